@@ -1,0 +1,472 @@
+//! The operators of a plan and the parameters each carries in its record.
+//!
+//! A record's parameters are 32-bit little-endian words. Each parameter struct can be written
+//! (`to_words`, used offline) and read back (`from_words`), so the two can never drift apart.
+//! Tensors are named by the record's input and output lists; their shapes, dtypes, scales and
+//! zero points are in the tensor records. Activations are `[N, H, W, C]` for the spatial operators.
+
+/// A range of bytes in the plan's constants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ConstRef {
+    /// First byte, counted from the start of the constants section; a multiple of 4.
+    pub offset: u32,
+    /// Length in bytes; 0 when the constant is absent.
+    pub len: u32,
+}
+
+/// What an operator does. The number is part of the plan format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u16)]
+#[non_exhaustive]
+pub enum OpKind {
+    /// 2-D convolution, per output channel requantization ([`Conv2dParams`]).
+    Conv2d = 1,
+    /// Depthwise 2-D convolution ([`DepthwiseConv2dParams`]).
+    DepthwiseConv2d = 2,
+    /// Matrix product with constant weights ([`FullyConnectedParams`]).
+    FullyConnected = 3,
+    /// Batched, strided product of two activations ([`MatMulParams`]).
+    MatMul = 4,
+    /// Element-wise addition ([`AddParams`]).
+    Add = 5,
+    /// Element-wise multiplication ([`MulParams`]).
+    Mul = 6,
+    /// Any unary function of an i8 tensor, as a table ([`LutParams`]).
+    Lut = 7,
+    /// Softmax over the last axis ([`SoftmaxParams`]).
+    Softmax = 8,
+    /// Layer normalization over the last axis ([`LayerNormParams`]).
+    LayerNorm = 9,
+    /// Average pooling, also global ([`AvgPool2dParams`]).
+    AvgPool2d = 10,
+    /// Maximum pooling ([`MaxPool2dParams`]).
+    MaxPool2d = 11,
+    /// Permutation of axes ([`TransposeParams`]).
+    Transpose = 12,
+    /// Concatenation along one axis ([`ConcatParams`]).
+    Concat = 13,
+    /// Constant padding ([`PadParams`]).
+    Pad = 14,
+    /// Change of scale, zero point or dtype, with an optional clamp ([`RequantizeParams`]).
+    Requantize = 15,
+}
+
+impl OpKind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [OpKind; 15] = [
+        OpKind::Conv2d,
+        OpKind::DepthwiseConv2d,
+        OpKind::FullyConnected,
+        OpKind::MatMul,
+        OpKind::Add,
+        OpKind::Mul,
+        OpKind::Lut,
+        OpKind::Softmax,
+        OpKind::LayerNorm,
+        OpKind::AvgPool2d,
+        OpKind::MaxPool2d,
+        OpKind::Transpose,
+        OpKind::Concat,
+        OpKind::Pad,
+        OpKind::Requantize,
+    ];
+
+    /// The kind with this number.
+    pub fn from_u16(number: u16) -> Option<Self> {
+        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+
+    /// The name used in memory maps and profiles; also the name of the type in [`crate::kernels`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            OpKind::Conv2d => "Conv2d",
+            OpKind::DepthwiseConv2d => "DepthwiseConv2d",
+            OpKind::FullyConnected => "FullyConnected",
+            OpKind::MatMul => "MatMul",
+            OpKind::Add => "Add",
+            OpKind::Mul => "Mul",
+            OpKind::Lut => "Lut",
+            OpKind::Softmax => "Softmax",
+            OpKind::LayerNorm => "LayerNorm",
+            OpKind::AvgPool2d => "AvgPool2d",
+            OpKind::MaxPool2d => "MaxPool2d",
+            OpKind::Transpose => "Transpose",
+            OpKind::Concat => "Concat",
+            OpKind::Pad => "Pad",
+            OpKind::Requantize => "Requantize",
+        }
+    }
+}
+
+/// The parameters of a record as words, read front to back.
+#[derive(Debug, Clone, Copy)]
+pub struct Words<'a>(&'a [u8]);
+
+impl<'a> Words<'a> {
+    /// Words over `bytes`; a tail shorter than a word is never read.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// The next word.
+    pub fn next_word(&mut self) -> Option<u32> {
+        let (word, rest) = self.0.split_first_chunk::<4>()?;
+        self.0 = rest;
+        Some(u32::from_le_bytes(*word))
+    }
+
+    /// Number of whole words left.
+    pub const fn remaining(&self) -> usize {
+        self.0.len() / 4
+    }
+}
+
+/// A field of a parameter struct: how many words it takes, and how it is written and read.
+pub trait Field: Sized {
+    /// Words taken.
+    const WORDS: usize;
+    /// Hands each word to `sink`.
+    fn write(&self, sink: &mut dyn FnMut(u32));
+    /// Reads the field back.
+    fn read(words: &mut Words<'_>) -> Option<Self>;
+}
+
+impl Field for u32 {
+    const WORDS: usize = 1;
+    fn write(&self, sink: &mut dyn FnMut(u32)) {
+        sink(*self);
+    }
+    fn read(words: &mut Words<'_>) -> Option<Self> {
+        words.next_word()
+    }
+}
+
+impl Field for i32 {
+    const WORDS: usize = 1;
+    fn write(&self, sink: &mut dyn FnMut(u32)) {
+        sink(*self as u32);
+    }
+    fn read(words: &mut Words<'_>) -> Option<Self> {
+        words.next_word().map(|w| w as i32)
+    }
+}
+
+impl Field for u64 {
+    const WORDS: usize = 2;
+    fn write(&self, sink: &mut dyn FnMut(u32)) {
+        sink(*self as u32);
+        sink((*self >> 32) as u32);
+    }
+    fn read(words: &mut Words<'_>) -> Option<Self> {
+        let low = words.next_word()?;
+        let high = words.next_word()?;
+        Some(u64::from(low) | u64::from(high) << 32)
+    }
+}
+
+impl Field for ConstRef {
+    const WORDS: usize = 2;
+    fn write(&self, sink: &mut dyn FnMut(u32)) {
+        sink(self.offset);
+        sink(self.len);
+    }
+    fn read(words: &mut Words<'_>) -> Option<Self> {
+        Some(Self { offset: words.next_word()?, len: words.next_word()? })
+    }
+}
+
+impl<T: Field + Copy + Default, const N: usize> Field for [T; N] {
+    const WORDS: usize = N * T::WORDS;
+    fn write(&self, sink: &mut dyn FnMut(u32)) {
+        for field in self {
+            field.write(sink);
+        }
+    }
+    fn read(words: &mut Words<'_>) -> Option<Self> {
+        let mut out = [T::default(); N];
+        for field in &mut out {
+            *field = T::read(words)?;
+        }
+        Some(out)
+    }
+}
+
+/// The parameters of one operator kind.
+pub trait Params: Sized {
+    /// The kind they belong to.
+    const KIND: OpKind;
+    /// Number of words in a record.
+    const WORDS: usize;
+    /// Hands each word, front to back, to `sink`.
+    fn write(&self, sink: &mut dyn FnMut(u32));
+    /// Reads them back; `None` if there are too few or too many words.
+    fn read(words: Words<'_>) -> Option<Self>;
+}
+
+macro_rules! params {
+    ($(#[$meta:meta])* $name:ident for $kind:ident { $($(#[$field_meta:meta])* $field:ident: $ty:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct $name { $($(#[$field_meta])* pub $field: $ty,)* }
+
+        impl Params for $name {
+            const KIND: OpKind = OpKind::$kind;
+            const WORDS: usize = 0 $(+ <$ty as Field>::WORDS)*;
+            fn write(&self, sink: &mut dyn FnMut(u32)) {
+                $(self.$field.write(sink);)*
+            }
+            fn read(mut words: Words<'_>) -> Option<Self> {
+                if words.remaining() != Self::WORDS {
+                    return None;
+                }
+                Some(Self { $($field: Field::read(&mut words)?,)* })
+            }
+        }
+    };
+}
+
+params! {
+    /// Convolution of `[N, H, W, C]` with weights `[O, kernel_h, kernel_w, C / groups]`.
+    ///
+    /// `acc = bias'[o] + Σ w·x` over the taps inside the input, plus `zero_point_x · Σ w` over the taps
+    /// in the padding (whose real value is 0), where `bias' = bias − zero_point_x · Σ w` over all taps.
+    Conv2dParams for Conv2d {
+        /// Kernel height and width.
+        kernel: [u32; 2],
+        /// Strides, vertical then horizontal; at least 1.
+        strides: [u32; 2],
+        /// Dilations, vertical then horizontal; at least 1.
+        dilations: [u32; 2],
+        /// Padding: top, left, bottom, right.
+        pads: [u32; 4],
+        /// Number of groups; divides input and output channels.
+        groups: u32,
+        /// i8 weights `[O, kernel_h, kernel_w, C / groups]`.
+        weights: ConstRef,
+        /// i32 `bias'[O]`.
+        bias: ConstRef,
+        /// i32 mantissas, one per output channel.
+        mantissas: ConstRef,
+        /// i8 shifts, one per output channel (padded to a multiple of 4 in the image, not in `len`).
+        shifts: ConstRef,
+        /// Clamp of the output in its quantized domain: lowest, highest.
+        clamp: [i32; 2],
+    }
+}
+
+params! {
+    /// Depthwise convolution of `[N, H, W, C]` with weights `[kernel_h, kernel_w, C · multiplier]`;
+    /// output channel `c · multiplier + k` reads input channel `c`. Otherwise as [`Conv2dParams`].
+    DepthwiseConv2dParams for DepthwiseConv2d {
+        /// Kernel height and width.
+        kernel: [u32; 2],
+        /// Strides, vertical then horizontal; at least 1.
+        strides: [u32; 2],
+        /// Dilations, vertical then horizontal; at least 1.
+        dilations: [u32; 2],
+        /// Padding: top, left, bottom, right.
+        pads: [u32; 4],
+        /// Output channels per input channel.
+        multiplier: u32,
+        /// i8 weights `[kernel_h, kernel_w, O]`.
+        weights: ConstRef,
+        /// i32 `bias'[O]`.
+        bias: ConstRef,
+        /// i32 mantissas `[O]`.
+        mantissas: ConstRef,
+        /// i8 shifts `[O]`.
+        shifts: ConstRef,
+        /// Clamp of the output: lowest, highest.
+        clamp: [i32; 2],
+    }
+}
+
+params! {
+    /// `[rows, K] × [O, K]ᵀ`: every leading axis of the input is a row; `K` is its last axis.
+    FullyConnectedParams for FullyConnected {
+        /// i8 weights `[O, K]`.
+        weights: ConstRef,
+        /// i32 `bias'[O]`.
+        bias: ConstRef,
+        /// i32 mantissas `[O]`.
+        mantissas: ConstRef,
+        /// i8 shifts `[O]`.
+        shifts: ConstRef,
+        /// Clamp of the output: lowest, highest.
+        clamp: [i32; 2],
+    }
+}
+
+params! {
+    /// `y[b0, b1, i, j] = requantize(Σ_k (a[b0, b1, i, k] − zero_point_a) · (b[b0, b1, k, j] − zero_point_b))`.
+    ///
+    /// All three tensors are i8 and addressed by element strides, so that transposed and split views
+    /// cost nothing. Every address reached lies inside its tensor.
+    MatMulParams for MatMul {
+        /// Two batch counts, outer then inner; 1 when unused.
+        batch: [u32; 2],
+        /// Rows of `a` and of the output.
+        m: u32,
+        /// Depth.
+        k: u32,
+        /// Columns of `b` and of the output.
+        n: u32,
+        /// Strides of `a` in elements: outer batch, inner batch, row, depth.
+        a_strides: [u32; 4],
+        /// Strides of `b` in elements: outer batch, inner batch, depth, column.
+        b_strides: [u32; 4],
+        /// Strides of the output in elements: outer batch, inner batch, row, column.
+        y_strides: [u32; 4],
+        /// Multiplier's mantissa.
+        mantissa: i32,
+        /// Multiplier's shift.
+        shift: i32,
+        /// Clamp of the output: lowest, highest.
+        clamp: [i32; 2],
+    }
+}
+
+params! {
+    /// `y = clamp(zero_point_y + round_half_up(((a − zero_point_a)·ma + (b − zero_point_b)·mb) / 2^shift))`.
+    ///
+    /// i8 and i16 tensors may be mixed. `b` may have fewer elements than `a`: it is then repeated
+    /// along the leading axes (its length divides that of `a`).
+    AddParams for Add {
+        /// Factor of `a`, in `[0, 2^30]`; the larger of the two factors is at least 2^29 unless the shift is at its limit.
+        a_factor: i32,
+        /// Factor of `b`.
+        b_factor: i32,
+        /// Right shift, in `1..=62`.
+        shift: u32,
+        /// Clamp of the output: lowest, highest.
+        clamp: [i32; 2],
+    }
+}
+
+params! {
+    /// `y = requantize((a − zero_point_a) · (b − zero_point_b))`; dtypes and repetition as [`AddParams`].
+    MulParams for Mul {
+        /// Multiplier's mantissa.
+        mantissa: i32,
+        /// Multiplier's shift.
+        shift: i32,
+        /// Clamp of the output: lowest, highest.
+        clamp: [i32; 2],
+    }
+}
+
+params! {
+    /// `y = table[x + 128]` for an i8 input; the output is i8 (256-byte table) or i16 (512 bytes, little-endian).
+    LutParams for Lut {
+        /// The table.
+        table: ConstRef,
+    }
+}
+
+params! {
+    /// Softmax over the last axis of an i8 or i16 tensor; the output is i8 with its tensor's scale and zero point.
+    SoftmaxParams for Softmax {
+        /// Mantissa of `scale_x · log2(e)`.
+        mantissa: i32,
+        /// Shift of `scale_x · log2(e)`.
+        shift: i32,
+        /// Mantissa of `1 / scale_y`.
+        output_mantissa: i32,
+        /// Shift of `1 / scale_y`.
+        output_shift: i32,
+    }
+}
+
+params! {
+    /// `y = (x − mean) / sqrt(variance + epsilon) · gamma + beta` over the last axis of length `C`;
+    /// i8 or i16 input, i8 or i16 output.
+    LayerNormParams for LayerNorm {
+        /// `round(epsilon · C² / scale_x²)`: epsilon in the units of `C·Σx² − (Σx)²`, at least 1.
+        epsilon: u64,
+        /// i32 `gamma[C] / scale_y · 2^gamma_shift`, rounded half to even.
+        gamma: ConstRef,
+        /// Fraction bits of `gamma`.
+        gamma_shift: u32,
+        /// i32 `beta[C] / scale_y · 2^16`, rounded half to even.
+        beta: ConstRef,
+        /// Clamp of the output: lowest, highest.
+        clamp: [i32; 2],
+    }
+}
+
+params! {
+    /// Mean over windows of `[N, H, W, C]`; `y = zero_point_y + round_half_up(Σ(x − zero_point_x) · M / count)`
+    /// with `M = scale_x / scale_y`, one rounding.
+    AvgPool2dParams for AvgPool2d {
+        /// Window height and width.
+        kernel: [u32; 2],
+        /// Strides.
+        strides: [u32; 2],
+        /// Padding: top, left, bottom, right.
+        pads: [u32; 4],
+        /// 1 if `count` includes the padding, 0 if it is the number of elements inside the input.
+        count_include_pad: u32,
+        /// Mantissa of `M`.
+        mantissa: i32,
+        /// Shift of `M`.
+        shift: i32,
+        /// Clamp of the output: lowest, highest.
+        clamp: [i32; 2],
+    }
+}
+
+params! {
+    /// Maximum over windows of `[N, H, W, C]`; input and output share scale and zero point.
+    MaxPool2dParams for MaxPool2d {
+        /// Window height and width.
+        kernel: [u32; 2],
+        /// Strides.
+        strides: [u32; 2],
+        /// Dilations.
+        dilations: [u32; 2],
+        /// Padding: top, left, bottom, right.
+        pads: [u32; 4],
+        /// Clamp of the output: lowest, highest.
+        clamp: [i32; 2],
+    }
+}
+
+params! {
+    /// Output axis `i` is input axis `perm[i]`. Axes beyond the rank map to themselves.
+    TransposeParams for Transpose {
+        /// The permutation of four axes (shapes padded with leading ones to rank 4).
+        perm: [u32; 4],
+    }
+}
+
+params! {
+    /// Joins the inputs along `axis`; all share scale and zero point with the output.
+    ConcatParams for Concat {
+        /// Axis, counted in the tensors' own rank.
+        axis: u32,
+    }
+}
+
+params! {
+    /// Pads with one quantized value; shapes are padded with leading ones to rank 4.
+    PadParams for Pad {
+        /// Elements added before each axis.
+        before: [u32; 4],
+        /// Elements added after each axis.
+        after: [u32; 4],
+        /// The value, in the output's quantized domain.
+        value: i32,
+    }
+}
+
+params! {
+    /// `y = requantize(x − zero_point_x)` between any of i8 and i16.
+    RequantizeParams for Requantize {
+        /// Mantissa of `scale_x / scale_y`.
+        mantissa: i32,
+        /// Shift of `scale_x / scale_y`.
+        shift: i32,
+        /// Clamp of the output: lowest, highest.
+        clamp: [i32; 2],
+    }
+}

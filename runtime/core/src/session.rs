@@ -1,0 +1,156 @@
+//! A plan with its arena: inputs in, operators in order, outputs out.
+
+use crate::error::{Error, Reason};
+use crate::operator::{AllOperators, OperatorSet};
+use crate::plan::{DType, OpView, Plan, TensorRecord};
+use crate::quant;
+
+/// Told about every operator before and after it runs; [`NoProfile`] costs nothing.
+pub trait Profile {
+    /// `op` is about to run.
+    fn before(&mut self, op: &OpView<'_>) {
+        let _ = op;
+    }
+    /// `op` has run; `arena` holds its output, for dumps.
+    fn after(&mut self, op: &OpView<'_>, arena: &[u8]) {
+        let _ = (op, arena);
+    }
+}
+
+/// The profile that does nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoProfile;
+
+impl Profile for NoProfile {}
+
+/// Runs one plan in one arena.
+#[derive(Debug)]
+pub struct Session<'p, 'm, O: OperatorSet = AllOperators> {
+    plan: Plan<'p, O>,
+    arena: &'m mut [u8],
+}
+
+impl<'p, 'm, O: OperatorSet> Session<'p, 'm, O> {
+    /// Binds a plan to an arena of at least [`Plan::arena_len`] bytes, aligned to 16.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::ArenaTooSmall`] or [`Reason::ArenaAlignment`].
+    pub fn new(plan: Plan<'p, O>, arena: &'m mut [u8]) -> Result<Self, Error> {
+        if arena.as_ptr().align_offset(16) != 0 {
+            return Err(Error::image(Reason::ArenaAlignment));
+        }
+        let arena = arena.get_mut(..plan.arena_len()).ok_or(Error::image(Reason::ArenaTooSmall))?;
+        Ok(Self { plan, arena })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan<'p, O> {
+        &self.plan
+    }
+
+    /// The raw bytes of model input `i`: i8, or little-endian i16, in the tensor record's layout.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoSuchTensor`].
+    pub fn input_mut(&mut self, i: usize) -> Result<&mut [u8], Error> {
+        let tensor = self.plan.model_input(i).ok_or(Error::image(Reason::NoSuchTensor))?;
+        self.arena.get_mut(range(&tensor)).ok_or(Error::image(Reason::TensorBounds))
+    }
+
+    /// Quantizes `values` into model input `i` (element order of the tensor record: `[N, H, W, C]`).
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoSuchTensor`], or [`Reason::BufferMismatch`] when the length differs.
+    pub fn quantize_input(&mut self, i: usize, values: &[f32]) -> Result<(), Error> {
+        let tensor = self.plan.model_input(i).ok_or(Error::image(Reason::NoSuchTensor))?;
+        if tensor.elements() != u32::try_from(values.len()).ok() {
+            return Err(Error::image(Reason::BufferMismatch));
+        }
+        let bytes = self.input_mut(i)?;
+        let zero_point = i32::from(tensor.zero_point);
+        match tensor.dtype {
+            DType::I8 => {
+                for (byte, &x) in bytes.iter_mut().zip(values) {
+                    *byte = quant::quantize_i8(x, tensor.scale, zero_point) as u8;
+                }
+            }
+            DType::I16 => {
+                for (pair, &x) in bytes.chunks_exact_mut(2).zip(values) {
+                    pair.copy_from_slice(&quant::quantize_i16(x, tensor.scale, zero_point).to_le_bytes());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs every operator once.
+    ///
+    /// # Errors
+    ///
+    /// Never for a plan that [`Plan::parse`] accepted; the type says so to callers that cannot panic.
+    pub fn run(&mut self) -> Result<(), Error> {
+        self.run_profiled(&mut NoProfile)
+    }
+
+    /// Runs every operator once, telling `profile` about each.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::run`].
+    pub fn run_profiled<P: Profile>(&mut self, profile: &mut P) -> Result<(), Error> {
+        let plan = self.plan.erase();
+        for op in self.plan.ops() {
+            profile.before(&op);
+            O::run(&op, &plan, self.arena).map_err(|reason| Error::at(reason, op.index))?;
+            profile.after(&op, self.arena);
+        }
+        Ok(())
+    }
+
+    /// The raw bytes of model output `i`, valid until the next run.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoSuchTensor`].
+    pub fn output(&self, i: usize) -> Result<&[u8], Error> {
+        let tensor = self.plan.model_output(i).ok_or(Error::image(Reason::NoSuchTensor))?;
+        self.arena.get(range(&tensor)).ok_or(Error::image(Reason::TensorBounds))
+    }
+
+    /// Dequantizes model output `i` into `values`.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::NoSuchTensor`], or [`Reason::BufferMismatch`] when the length differs.
+    pub fn dequantize_output(&self, i: usize, values: &mut [f32]) -> Result<(), Error> {
+        let tensor = self.plan.model_output(i).ok_or(Error::image(Reason::NoSuchTensor))?;
+        if tensor.elements() != u32::try_from(values.len()).ok() {
+            return Err(Error::image(Reason::BufferMismatch));
+        }
+        let bytes = self.output(i)?;
+        let zero_point = i32::from(tensor.zero_point);
+        match tensor.dtype {
+            DType::I8 => {
+                for (x, &byte) in values.iter_mut().zip(bytes) {
+                    *x = quant::dequantize(i32::from(byte as i8), tensor.scale, zero_point);
+                }
+            }
+            DType::I16 => {
+                for (x, pair) in values.iter_mut().zip(bytes.chunks_exact(2)) {
+                    let q = i16::from_le_bytes([pair[0], pair[1]]);
+                    *x = quant::dequantize(i32::from(q), tensor.scale, zero_point);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of an arena tensor.
+fn range(tensor: &TensorRecord) -> core::ops::Range<usize> {
+    let start = tensor.offset as usize;
+    start..start + tensor.byte_len().unwrap_or(0) as usize
+}
