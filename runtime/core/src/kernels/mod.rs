@@ -1,5 +1,33 @@
 //! The integer arithmetic of each operator, one file per operator.
 //!
-//! Each file holds the operator type (checks and dispatch) and its portable kernel. `reference`
-//! holds the plainest possible form of every kernel, never optimised, which the conformance suite
-//! compares everything with.
+//! Each file holds the operator type (checks and dispatch), its portable kernel and, where weights are
+//! laid out specially, their packing. `reference` holds the plainest possible form of every kernel,
+//! never optimised, which the conformance suite compares everything with.
+
+mod memory;
+mod requantize;
+
+pub use requantize::Requantize;
+
+use crate::error::Reason;
+use crate::op::OpKind;
+use crate::operator::Operator;
+use crate::plan::{OpView, Plan};
+
+macro_rules! pending {
+    ($($op:ident)*) => {$(
+        /// Kernel that is not registered in this build.
+        #[derive(Debug, Clone, Copy)]
+        pub struct $op;
+        impl Operator for $op {
+            const KIND: OpKind = OpKind::$op;
+            fn check(_: &OpView<'_>, _: &Plan<'_>) -> Result<(), Reason> {
+                Err(Reason::OperatorNotRegistered)
+            }
+            fn run(_: &OpView<'_>, _: &Plan<'_>, _: &mut [u8]) -> Result<(), Reason> {
+                Err(Reason::OperatorNotRegistered)
+            }
+        }
+    )*};
+}
+pending!(Conv2d DepthwiseConv2d FullyConnected MatMul Add Mul Lut Softmax LayerNorm AvgPool2d MaxPool2d Transpose Concat Pad);

@@ -2,8 +2,8 @@
 
 use core::marker::PhantomData;
 
-use super::format::{HEADER_LEN, Header, MAGIC, NO_NAME, OpRecord, TENSOR_LEN, TensorRecord, VERSION, checksum};
 use super::Target;
+use super::format::{HEADER_LEN, Header, MAGIC, NO_NAME, OpRecord, TENSOR_LEN, TensorRecord, VERSION, checksum};
 use crate::error::{Error, Reason};
 use crate::op::{ConstRef, OpKind, Params, Words};
 use crate::operator::{AllOperators, OperatorSet};
@@ -310,8 +310,5 @@ fn section(image: &[u8], offset: u32, len: u32) -> Result<&[u8], Error> {
     if !offset.is_multiple_of(16) {
         return Err(Error::image(Reason::Alignment));
     }
-    image
-        .get(offset as usize..)
-        .and_then(|rest| rest.get(..len as usize))
-        .ok_or(Error::image(Reason::Truncated))
+    image.get(offset as usize..).and_then(|rest| rest.get(..len as usize)).ok_or(Error::image(Reason::Truncated))
 }

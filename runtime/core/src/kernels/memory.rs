@@ -1,0 +1,176 @@
+//! Access to tensors in the arena and in the constants, and the checks that every operator shares.
+
+use crate::error::Reason;
+use crate::op::{ConstRef, Params};
+use crate::plan::{DType, OpView, Plan, TensorRecord};
+use crate::quant::Multiplier;
+
+/// Constants are read in place as little-endian words.
+const _: () = assert!(cfg!(target_endian = "little"), "plans are read in place: only little-endian targets");
+
+/// Elements handled at a time by the element-wise kernels: small enough for a microcontroller's stack.
+pub(crate) const BLOCK: usize = 64;
+
+/// The parameters of a record.
+pub(crate) fn params<P: Params>(op: &OpView<'_>) -> Result<P, Reason> {
+    op.params().ok_or(Reason::Operator)
+}
+
+/// Refuses a record with other numbers of tensors than these.
+pub(crate) fn check_arity(op: &OpView<'_>, inputs: usize) -> Result<(), Reason> {
+    if op.input_count() == inputs && op.output_count() == 1 { Ok(()) } else { Err(Reason::Operator) }
+}
+
+/// Refuses a clamp that is empty or leaves the dtype of the output.
+pub(crate) fn check_clamp(clamp: [i32; 2], y: &TensorRecord) -> Result<(), Reason> {
+    let (low, high) = y.dtype.range();
+    if low <= clamp[0] && clamp[0] <= clamp[1] && clamp[1] <= high { Ok(()) } else { Err(Reason::OperatorRange) }
+}
+
+/// The multiplier made of these two parameter words.
+pub(crate) fn multiplier(mantissa: i32, shift: i32) -> Result<Multiplier, Reason> {
+    let shift = i8::try_from(shift).map_err(|_| Reason::OperatorRange)?;
+    let multiplier = Multiplier { mantissa, shift };
+    if multiplier.is_valid() { Ok(multiplier) } else { Err(Reason::OperatorRange) }
+}
+
+/// Refuses a tensor of another dtype.
+pub(crate) fn check_i8(tensor: &TensorRecord) -> Result<(), Reason> {
+    if tensor.dtype == DType::I8 { Ok(()) } else { Err(Reason::OperatorShape) }
+}
+
+/// Number of elements. Parsing has made sure that it does not overflow.
+pub(crate) fn elements(tensor: &TensorRecord) -> usize {
+    tensor.elements().unwrap_or(0) as usize
+}
+
+/// First and one-past-last byte of a tensor in its memory.
+fn range(tensor: &TensorRecord) -> Result<(usize, usize), Reason> {
+    let len = tensor.byte_len().ok_or(Reason::Tensor)?;
+    let end = tensor.offset.checked_add(len).ok_or(Reason::TensorBounds)?;
+    Ok((tensor.offset as usize, end as usize))
+}
+
+/// Refuses an output that shares a byte with an input.
+pub(crate) fn check_disjoint(x: &TensorRecord, y: &TensorRecord) -> Result<(), Reason> {
+    let ((x_start, x_end), (y_start, y_end)) = (range(x)?, range(y)?);
+    if x.is_const() || x_end <= y_start || y_end <= x_start { Ok(()) } else { Err(Reason::Overlap) }
+}
+
+/// As [`check_disjoint`], but the output may take exactly the input's place if elements correspond.
+pub(crate) fn check_in_place(x: &TensorRecord, y: &TensorRecord) -> Result<(), Reason> {
+    let same = x.dtype == y.dtype && range(x)? == range(y)?;
+    if same { Ok(()) } else { check_disjoint(x, y) }
+}
+
+/// The bytes of a tensor, in whichever memory it lives.
+pub(crate) fn bytes<'a>(plan: &Plan<'a>, arena: &'a [u8], x: &TensorRecord) -> Result<&'a [u8], Reason> {
+    let (start, end) = range(x)?;
+    let memory = if x.is_const() { plan.consts() } else { arena };
+    memory.get(start..end).ok_or(Reason::TensorBounds)
+}
+
+/// The bytes of a tensor in the arena.
+pub(crate) fn bytes_mut<'a>(arena: &'a mut [u8], y: &TensorRecord) -> Result<&'a mut [u8], Reason> {
+    let (start, end) = range(y)?;
+    arena.get_mut(start..end).ok_or(Reason::TensorBounds)
+}
+
+/// What an operator may read while it holds its output.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    consts: &'a [u8],
+    before: &'a [u8],
+    after: &'a [u8],
+    after_start: usize,
+}
+
+/// Takes the output's bytes out of the arena; everything else stays readable.
+pub(crate) fn split<'a>(
+    plan: &Plan<'a>,
+    arena: &'a mut [u8],
+    y: &TensorRecord,
+) -> Result<(Inputs<'a>, &'a mut [u8]), Reason> {
+    let (start, end) = range(y)?;
+    let (before, rest) = arena.split_at_mut_checked(start).ok_or(Reason::TensorBounds)?;
+    let (y, after) = rest.split_at_mut_checked(end.wrapping_sub(start)).ok_or(Reason::TensorBounds)?;
+    Ok((Inputs { consts: plan.consts(), before, after, after_start: end }, y))
+}
+
+impl<'a> Inputs<'a> {
+    /// The bytes of an input.
+    pub(crate) fn bytes(&self, x: &TensorRecord) -> Result<&'a [u8], Reason> {
+        let (start, end) = range(x)?;
+        if x.is_const() {
+            return self.consts.get(start..end).ok_or(Reason::TensorBounds);
+        }
+        match start.checked_sub(self.after_start) {
+            Some(start) => self.after.get(start..end.wrapping_sub(self.after_start)).ok_or(Reason::TensorBounds),
+            None => self.before.get(start..end).ok_or(Reason::Overlap),
+        }
+    }
+
+    /// The elements of an i8 input.
+    pub(crate) fn i8s(&self, x: &TensorRecord) -> Result<&'a [i8], Reason> {
+        as_i8(self.bytes(x)?)
+    }
+}
+
+/// Bytes as i8.
+pub(crate) fn as_i8(bytes: &[u8]) -> Result<&[i8], Reason> {
+    bytemuck::try_cast_slice(bytes).map_err(|_| Reason::Alignment)
+}
+
+/// Bytes as i8.
+pub(crate) fn as_i8_mut(bytes: &mut [u8]) -> Result<&mut [i8], Reason> {
+    bytemuck::try_cast_slice_mut(bytes).map_err(|_| Reason::Alignment)
+}
+
+/// A constant of `len` i8.
+pub(crate) fn const_i8<'a>(plan: &Plan<'a>, constant: ConstRef, len: usize) -> Result<&'a [i8], Reason> {
+    let bytes = plan.constant(constant).ok_or(Reason::OperatorConstant)?;
+    if bytes.len() == len { as_i8(bytes) } else { Err(Reason::OperatorConstant) }
+}
+
+/// A constant of `len` i32.
+pub(crate) fn const_i32<'a>(plan: &Plan<'a>, constant: ConstRef, len: usize) -> Result<&'a [i32], Reason> {
+    let bytes = plan.constant(constant).ok_or(Reason::OperatorConstant)?;
+    let words = bytemuck::try_cast_slice::<u8, i32>(bytes).map_err(|_| Reason::OperatorConstant)?;
+    if words.len() == len { Ok(words) } else { Err(Reason::OperatorConstant) }
+}
+
+/// Reads `block.len()` elements of a tensor from element `start` on.
+#[inline]
+pub(crate) fn load(bytes: &[u8], dtype: DType, start: usize, block: &mut [i32]) {
+    match dtype {
+        DType::I8 => {
+            for (slot, &byte) in block.iter_mut().zip(bytes.get(start..).unwrap_or_default()) {
+                *slot = i32::from(byte as i8);
+            }
+        }
+        DType::I16 => {
+            let (pairs, _) = bytes.as_chunks::<2>();
+            for (slot, &pair) in block.iter_mut().zip(pairs.get(start..).unwrap_or_default()) {
+                *slot = i32::from(i16::from_le_bytes(pair));
+            }
+        }
+    }
+}
+
+/// Writes a block of values within the dtype's range from element `start` on.
+#[inline]
+pub(crate) fn store(bytes: &mut [u8], dtype: DType, start: usize, block: &[i32]) {
+    match dtype {
+        DType::I8 => {
+            for (byte, &value) in bytes.get_mut(start..).unwrap_or_default().iter_mut().zip(block) {
+                *byte = value as u8;
+            }
+        }
+        DType::I16 => {
+            let (pairs, _) = bytes.as_chunks_mut::<2>();
+            for (pair, &value) in pairs.get_mut(start..).unwrap_or_default().iter_mut().zip(block) {
+                *pair = (value as i16).to_le_bytes();
+            }
+        }
+    }
+}
