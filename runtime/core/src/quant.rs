@@ -3,6 +3,8 @@
 //! This file holds the only rounding rules of the runtime. Offline values are quantized half to
 //! even ([`quantize_i8`]); integer kernels requantize half up, once, in 64 bits ([`requantize`]).
 
+use core::num::NonZeroU64;
+
 /// A positive real multiplier as `mantissa / 2^31 · 2^-shift`.
 ///
 /// `mantissa` lies in `[2^30, 2^31)`, `shift` in [`Multiplier::MIN_SHIFT`]`..=`[`Multiplier::MAX_SHIFT`]
@@ -65,9 +67,16 @@ impl Multiplier {
     /// `value` may have up to 32 significant bits; larger values are the caller's overflow.
     #[inline(always)]
     pub fn apply(self, value: i32) -> i32 {
+        self.apply_wide(i64::from(value))
+    }
+
+    /// As [`Multiplier::apply`], for values up to ±(2^32 − 2^17): products of two 17-bit differences.
+    #[inline(always)]
+    pub fn apply_wide(self, value: i64) -> i32 {
         let total = (31 + i32::from(self.shift)) as u32 & 63; // 1..=62 for a valid multiplier
-        let product = i64::from(value) * i64::from(self.mantissa);
-        let rounded = (product + (1i64 << ((total.wrapping_sub(1)) & 63))) >> total;
+        let product = value.wrapping_mul(i64::from(self.mantissa));
+        // floor((⌊p / 2^(t-1)⌋ + 1) / 2) = floor(p / 2^t + 1/2), without a sum that could overflow.
+        let rounded = ((product >> (total.wrapping_sub(1) & 63)).wrapping_add(1)) >> 1;
         rounded.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32
     }
 }
@@ -76,6 +85,27 @@ impl Multiplier {
 #[inline(always)]
 pub fn requantize(acc: i32, multiplier: Multiplier, zero_point: i32, min: i32, max: i32) -> i32 {
     zero_point.saturating_add(multiplier.apply(acc)).max(min).min(max)
+}
+
+/// `round_half_up(value · multiplier / count)`, exactly, saturated to i32; 0 when `count` is 0.
+///
+/// `round_half_up(v / (count · 2^t)) = ⌊(⌊v / 2^t + (count mod 2) / 2⌋ + ⌊count / 2⌋) / count⌋`, so that only
+/// a shift and one division are needed. `count` is below 2^32.
+pub(crate) fn apply_divided(value: i32, multiplier: Multiplier, count: u64) -> i32 {
+    let Some(divisor) = NonZeroU64::new(count) else { return 0 };
+    let total = (31 + i32::from(multiplier.shift)) as u32 & 63; // 1..=62 for a valid multiplier
+    let product = i64::from(value).wrapping_mul(i64::from(multiplier.mantissa));
+    let odd = (count & 1) as i64;
+    let half = odd << (total.wrapping_sub(1) & 63);
+    let numerator = (product.wrapping_add(half) >> total).wrapping_add((count >> 1) as i64);
+    let magnitude = numerator.unsigned_abs();
+    // Division rounds towards minus infinity.
+    let quotient = if numerator >= 0 {
+        (magnitude / divisor) as i64
+    } else {
+        ((magnitude.wrapping_add(count).wrapping_sub(1) / divisor) as i64).wrapping_neg()
+    };
+    quotient.max(i64::from(i32::MIN)).min(i64::from(i32::MAX)) as i32
 }
 
 /// `x` rounded to the nearest integer, ties to even, saturated to i32; NaN gives 0.

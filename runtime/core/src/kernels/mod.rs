@@ -4,9 +4,22 @@
 //! laid out specially, their packing. `reference` holds the plainest possible form of every kernel,
 //! never optimised, which the conformance suite compares everything with.
 
+mod add;
+mod avg_pool2d;
+mod binary;
+mod channels;
+mod conv2d;
+mod depthwise_conv2d;
+mod fully_connected;
 mod memory;
 mod requantize;
+mod window;
 
+pub use add::Add;
+pub use avg_pool2d::AvgPool2d;
+pub use conv2d::{Conv2d, pack_conv2d};
+pub use depthwise_conv2d::{DepthwiseConv2d, pack_depthwise_conv2d};
+pub use fully_connected::{FullyConnected, pack_fully_connected};
 pub use requantize::Requantize;
 
 use crate::error::Reason;
@@ -30,4 +43,4 @@ macro_rules! pending {
         }
     )*};
 }
-pending!(Conv2d DepthwiseConv2d FullyConnected MatMul Add Mul Lut Softmax LayerNorm AvgPool2d MaxPool2d Transpose Concat Pad);
+pending!(MatMul Mul Lut Softmax LayerNorm MaxPool2d Transpose Concat Pad);

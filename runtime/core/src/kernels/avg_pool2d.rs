@@ -1,0 +1,119 @@
+//! Average pooling.
+
+use super::channels::Output;
+use super::memory::{self, BLOCK};
+use super::window::{Taps, Window};
+use crate::error::Reason;
+use crate::op::{AvgPool2dParams, OpKind};
+use crate::operator::Operator;
+use crate::plan::{OpView, Plan, TensorRecord};
+use crate::quant::{self, Multiplier};
+
+/// `y = clamp(zero_point_y + round_half_up(Σ(x − zero_point_x) · M / count))` with `M = scale_x / scale_y`.
+///
+/// `x` and `y` are `[N, H, W, C]` and `[N, OH, OW, C]`, each i8 or i16. `count` is the number of window
+/// elements inside the input or, with `count_include_pad`, inside the padded input. Every window holds at
+/// least one input element, and at most 2^23 (i8) or 2^15 (i16) of them, so sums fit in 32 bits. One rounding:
+/// the error against the f64 definition is at most `1/2 + |y − zero_point_y| / 2^31` steps.
+#[derive(Debug, Clone, Copy)]
+pub struct AvgPool2d;
+
+struct Pool {
+    window: Window,
+    include_pad: bool,
+    multiplier: Multiplier,
+    clamp: [i32; 2],
+}
+
+impl Pool {
+    fn new(p: &AvgPool2dParams, x: &TensorRecord, y: &TensorRecord) -> Result<Self, Reason> {
+        let window = Window::new(x, y, [p.kernel, p.strides, [1, 1]], p.pads, false)?;
+        let Window { rows, cols, in_channels, out_channels, .. } = window;
+        let (low, high) = x.dtype.range();
+        let limit = i32::MAX.checked_div(high.wrapping_sub(low)).unwrap_or(0) as u64;
+        let inside = rows.kernel.min(rows.input) as u64 * cols.kernel.min(cols.input) as u64;
+        let area = rows.kernel as u64 * cols.kernel as u64;
+        let filled = [rows, cols].iter().all(|axis| {
+            // The first and the last window reach into the input; so do all between them.
+            let last = axis.output.wrapping_sub(1).wrapping_mul(axis.stride);
+            axis.kernel > axis.before && last < axis.input.wrapping_add(axis.before)
+        });
+        if in_channels != out_channels || !filled || inside > limit || area > i32::MAX as u64 || p.count_include_pad > 1
+        {
+            return Err(Reason::OperatorShape);
+        }
+        let multiplier = memory::multiplier(p.mantissa, p.shift)?;
+        Ok(Self { window, include_pad: p.count_include_pad == 1, multiplier, clamp: p.clamp })
+    }
+
+    /// Number of elements that the window at `(oy, ox)` is averaged over.
+    fn count(&self, oy: usize, ox: usize, ty: Taps, tx: Taps) -> usize {
+        if !self.include_pad {
+            return ty.len().wrapping_mul(tx.len());
+        }
+        let [rows, cols] = [(self.window.rows, oy), (self.window.cols, ox)].map(|(axis, o)| {
+            let padded = axis.before.wrapping_add(axis.input).wrapping_add(axis.after);
+            axis.kernel.min(padded.saturating_sub(o.wrapping_mul(axis.stride)))
+        });
+        rows.wrapping_mul(cols)
+    }
+
+    fn run(&self, x: &[u8], x_record: &TensorRecord, y: &mut Output<'_>, y_zero: i32) -> Option<()> {
+        let Window { batch, rows, cols, in_channels, .. } = self.window;
+        let x_zero = i32::from(x_record.zero_point);
+        let (mut sums, mut values) = ([0i32; BLOCK], [0i32; BLOCK]);
+        let mut at = 0usize;
+        for n in 0..batch {
+            for oy in 0..rows.output {
+                let ty = rows.taps(oy);
+                for ox in 0..cols.output {
+                    let tx = cols.taps(ox);
+                    let count = self.count(oy, ox, ty, tx) as u64;
+                    let offset = x_zero.wrapping_mul(ty.len().wrapping_mul(tx.len()) as i32);
+                    for c in (0..in_channels).step_by(BLOCK) {
+                        let lanes = BLOCK.min(in_channels.wrapping_sub(c));
+                        sums.fill(0);
+                        for iy in ty.start..ty.start.wrapping_add(ty.len()) {
+                            let row = n.wrapping_mul(rows.input).wrapping_add(iy).wrapping_mul(cols.input);
+                            for ix in tx.start..tx.start.wrapping_add(tx.len()) {
+                                let pixel = row.wrapping_add(ix).wrapping_mul(in_channels);
+                                let values = values.get_mut(..lanes)?;
+                                memory::load(x, x_record.dtype, pixel.wrapping_add(c), values);
+                                for (sum, &value) in sums.iter_mut().zip(&*values) {
+                                    *sum = sum.wrapping_add(value);
+                                }
+                            }
+                        }
+                        for &sum in sums.get(..lanes)? {
+                            let mean = quant::apply_divided(sum.wrapping_sub(offset), self.multiplier, count);
+                            let value = y_zero.saturating_add(mean).max(self.clamp[0]).min(self.clamp[1]);
+                            y.put(at, value)?;
+                            at = at.wrapping_add(1);
+                        }
+                    }
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+impl Operator for AvgPool2d {
+    const KIND: OpKind = OpKind::AvgPool2d;
+
+    fn check(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
+        memory::check_arity(op, 1)?;
+        let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+        let pool = Pool::new(&memory::params(op)?, &x, &y)?;
+        memory::check_clamp(pool.clamp, &y)?;
+        memory::check_disjoint(&x, &y)
+    }
+
+    fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
+        let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+        let pool = Pool::new(&memory::params(op)?, &x, &y)?;
+        let (inputs, out) = memory::split(plan, arena, &y)?;
+        let mut out = Output::new(out, y.dtype);
+        pool.run(inputs.bytes(&x)?, &x, &mut out, i32::from(y.zero_point)).ok_or(Reason::OperatorShape)
+    }
+}

@@ -1,0 +1,157 @@
+//! Depthwise 2-D convolution.
+
+use super::channels::{Channels, Output};
+use super::memory;
+use super::window::{Taps, Window};
+use crate::error::Reason;
+use crate::op::{DepthwiseConv2dParams, OpKind};
+use crate::operator::Operator;
+use crate::plan::{OpView, Plan, TensorRecord};
+
+/// `y[n, oy, ox, c·m + k] = requantize(bias'[c·m + k] + Σ w[ky, kx, c·m + k] · x[n, iy, ix, c] + zero_point_x · Σ_padding w)`.
+///
+/// `x` is i8 `[N, H, W, C]`, `y` i8 or i16 `[N, OH, OW, C·m]` with multiplier `m`, `w` i8
+/// `[kernel_h, kernel_w, C·m]`. Positions, padding, wrapping and rounding as in [`super::Conv2d`].
+#[derive(Debug, Clone, Copy)]
+pub struct DepthwiseConv2d;
+
+/// Channels summed together: as many as fit the registers.
+const LANES: usize = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { 16 } else { 4 };
+
+/// A record's geometry and constants, checked.
+struct Depthwise<'a> {
+    window: Window,
+    multiplier: usize,
+    weights: &'a [i8],
+    channels: Channels<'a>,
+}
+
+impl<'a> Depthwise<'a> {
+    fn new(p: &DepthwiseConv2dParams, x: &TensorRecord, y: &TensorRecord, plan: &Plan<'a>) -> Result<Self, Reason> {
+        let window = Window::new(x, y, [p.kernel, p.strides, p.dilations], p.pads, true)?;
+        let outputs = window.out_channels;
+        let multiplier = p.multiplier as usize;
+        if window.in_channels.checked_mul(multiplier) != Some(outputs) {
+            return Err(Reason::OperatorShape);
+        }
+        let len = window.taps().and_then(|taps| taps.checked_mul(outputs)).ok_or(Reason::OperatorShape)?;
+        let weights = memory::const_i8(plan, p.weights, len)?;
+        let channels = Channels::new(plan, [p.bias, p.mantissas, p.shifts], outputs, p.clamp, y)?;
+        Ok(Self { window, multiplier, weights, channels })
+    }
+
+    /// Computes output pixel `pixel` (counted over the whole batch) from one image.
+    #[inline(always)]
+    fn pixel(&self, image: &[i8], ty: Taps, tx: Taps, x_zero: i32, pixel: usize, y: &mut Output<'_>) -> Option<()> {
+        let Window { rows, cols, in_channels, out_channels, .. } = self.window;
+        let inside = ty.len() == rows.kernel && tx.len() == cols.kernel;
+        for o in (0..out_channels).step_by(LANES) {
+            let lanes = LANES.min(out_channels.wrapping_sub(o));
+            let mut acc = [0i32; LANES];
+            for ky in ty.first..ty.end {
+                let iy = ty.start.wrapping_add(ky.wrapping_sub(ty.first).wrapping_mul(rows.dilation.get()));
+                for kx in tx.first..tx.end {
+                    let ix = tx.start.wrapping_add(kx.wrapping_sub(tx.first).wrapping_mul(cols.dilation.get()));
+                    let x_at = iy.wrapping_mul(cols.input).wrapping_add(ix).wrapping_mul(in_channels);
+                    let w_at = ky.wrapping_mul(cols.kernel).wrapping_add(kx).wrapping_mul(out_channels).wrapping_add(o);
+                    let w = self.weights.get(w_at..w_at.wrapping_add(lanes))?;
+                    if self.multiplier == 1 {
+                        let x = image.get(x_at.wrapping_add(o)..x_at.wrapping_add(o).wrapping_add(lanes))?;
+                        accumulate(&mut acc, x, w);
+                    } else {
+                        let x = image.get(x_at..x_at.wrapping_add(in_channels))?;
+                        for ((o, acc), &w) in (o..).zip(&mut acc).zip(w) {
+                            let x = *x.get(o.checked_div(self.multiplier)?)?;
+                            *acc = acc.wrapping_add(i32::from(x).wrapping_mul(i32::from(w)));
+                        }
+                    }
+                }
+            }
+            if !inside && x_zero != 0 {
+                self.add_padding(ty, tx, x_zero, o, &mut acc)?;
+            }
+            for (lane, acc) in (0..lanes).zip(acc) {
+                let o = o.wrapping_add(lane);
+                y.put(pixel.wrapping_mul(out_channels).wrapping_add(o), self.channels.finish(o, acc)?)?;
+            }
+        }
+        Some(())
+    }
+
+    /// Adds `zero_point_x · Σ w` over the taps in the padding, for the channels from `o` on.
+    #[inline(never)]
+    fn add_padding(&self, ty: Taps, tx: Taps, x_zero: i32, o: usize, acc: &mut [i32; LANES]) -> Option<()> {
+        let Window { rows, cols, out_channels, .. } = self.window;
+        for (tap, w) in self.weights.chunks(out_channels.max(1)).enumerate().take(self.window.taps()?) {
+            let (ky, kx) = (tap.checked_div(cols.kernel)?, tap.checked_rem(cols.kernel)?);
+            let inside = (ty.first..ty.end).contains(&ky) && (tx.first..tx.end).contains(&kx);
+            if inside || ky >= rows.kernel {
+                continue;
+            }
+            for (acc, &w) in acc.iter_mut().zip(w.get(o..)?) {
+                *acc = acc.wrapping_add(x_zero.wrapping_mul(i32::from(w)));
+            }
+        }
+        Some(())
+    }
+
+    fn run(&self, x: &[i8], x_zero: i32, y: &mut Output<'_>) -> Option<()> {
+        let Window { batch, rows, cols, in_channels, .. } = self.window;
+        let image_len = rows.input.wrapping_mul(cols.input).wrapping_mul(in_channels);
+        let mut pixel = 0usize;
+        for n in 0..batch {
+            let image = x.get(n.wrapping_mul(image_len)..)?;
+            for oy in 0..rows.output {
+                let ty = rows.taps(oy);
+                for ox in 0..cols.output {
+                    self.pixel(image, ty, cols.taps(ox), x_zero, pixel, y)?;
+                    pixel = pixel.wrapping_add(1);
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+/// `acc[i] += x[i] · w[i]`; full blocks have a constant length, which the compiler turns into vectors.
+#[inline(always)]
+fn accumulate(acc: &mut [i32; LANES], x: &[i8], w: &[i8]) {
+    if let (Some(x), Some(w)) = (x.first_chunk::<LANES>(), w.first_chunk::<LANES>()) {
+        for ((acc, &x), &w) in acc.iter_mut().zip(x).zip(w) {
+            *acc = acc.wrapping_add(i32::from(x).wrapping_mul(i32::from(w)));
+        }
+    } else {
+        for ((acc, &x), &w) in acc.iter_mut().zip(x).zip(w) {
+            *acc = acc.wrapping_add(i32::from(x).wrapping_mul(i32::from(w)));
+        }
+    }
+}
+
+impl Operator for DepthwiseConv2d {
+    const KIND: OpKind = OpKind::DepthwiseConv2d;
+
+    fn check(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
+        memory::check_arity(op, 1)?;
+        let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+        memory::check_i8(&x)?;
+        Depthwise::new(&memory::params(op)?, &x, &y, plan)?.channels.check(&y)?;
+        memory::check_disjoint(&x, &y)
+    }
+
+    fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
+        let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+        let conv = Depthwise::new(&memory::params(op)?, &x, &y, plan)?;
+        let (inputs, out) = memory::split(plan, arena, &y)?;
+        let mut out = Output::new(out, y.dtype);
+        conv.run(inputs.i8s(&x)?, i32::from(x.zero_point), &mut out).ok_or(Reason::OperatorShape)
+    }
+}
+
+/// Packs ONNX depthwise weights `[O, 1, H, W]` as `[H, W, O]`.
+///
+/// # Errors
+///
+/// [`Reason::BufferMismatch`] when a length is not `O · H · W`.
+pub fn pack_depthwise_conv2d(oihw: &[i8], [o, h, w]: [usize; 3], packed: &mut [i8]) -> Result<(), Reason> {
+    super::conv2d::permute(oihw, [o, 1, h, w], |[o_at, _, h_at, w_at]| (h_at * w + w_at) * o + o_at, packed)
+}
