@@ -3,6 +3,8 @@
 //! The graph records faithfully what the file says (operator type, attributes, initializers);
 //! what is unsupported is decided by later stages, with the node's name.
 
+pub mod eval;
+pub mod shape;
 mod tensor;
 
 pub use tensor::{DataType, Tensor};

@@ -171,7 +171,9 @@ impl Tensor {
         let d = &self.data;
         match self.dtype {
             DataType::F32 => d.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-            DataType::F64 => d.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or([0; 8])) as f32).collect(),
+            DataType::F64 => {
+                d.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap_or([0; 8])) as f32).collect()
+            }
             DataType::F16 => d.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
             DataType::Bf16 => d.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
             _ => self.to_i64().into_iter().take(n).map(|v| v as f32).collect(),
@@ -187,10 +189,14 @@ impl Tensor {
             DataType::I8 => d.iter().map(|&b| i64::from(b as i8)).collect(),
             DataType::U16 => d.chunks_exact(2).map(|b| i64::from(u16::from_le_bytes([b[0], b[1]]))).collect(),
             DataType::I16 => d.chunks_exact(2).map(|b| i64::from(i16::from_le_bytes([b[0], b[1]]))).collect(),
-            DataType::I32 => d.chunks_exact(4).map(|b| i64::from(i32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect(),
+            DataType::I32 => {
+                d.chunks_exact(4).map(|b| i64::from(i32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect()
+            }
             DataType::I64 => d.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap_or([0; 8]))).collect(),
             DataType::U4 => d.iter().flat_map(|&b| [i64::from(b & 15), i64::from(b >> 4)]).take(n).collect(),
-            DataType::I4 => d.iter().flat_map(|&b| [i64::from((b << 4) as i8 >> 4), i64::from(b as i8 >> 4)]).take(n).collect(),
+            DataType::I4 => {
+                d.iter().flat_map(|&b| [i64::from((b << 4) as i8 >> 4), i64::from(b as i8 >> 4)]).take(n).collect()
+            }
             DataType::F32 | DataType::F64 | DataType::F16 | DataType::Bf16 => {
                 self.to_f32().into_iter().map(|v| v as i64).collect()
             }

@@ -1,0 +1,595 @@
+//! Shape inference for a fixed batch, with the integer values that shape arithmetic computes.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::eval::{self, normalize_axis};
+use super::{DataType, Dim, Graph, Node, Tensor};
+
+/// Element type and shape of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorType {
+    /// Element type.
+    pub dtype: DataType,
+    /// Shape with the batch fixed.
+    pub shape: Vec<usize>,
+}
+
+/// Why a shape is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShapeError {
+    /// A graph input without a usable shape.
+    #[error("graph input `{input}`: {reason}")]
+    Input {
+        /// The input.
+        input: String,
+        /// What is missing and how to give it.
+        reason: String,
+    },
+    /// A node whose inputs do not fit each other, or whose operator has no rule.
+    #[error("node `{node}` ({op_type}): {reason}")]
+    Node {
+        /// The node.
+        node: String,
+        /// Its operator type.
+        op_type: String,
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+/// Everything inference finds out.
+#[derive(Debug, Clone, Default)]
+pub struct Shapes {
+    /// Types of all values whose shape is known.
+    pub types: BTreeMap<String, TensorType>,
+    /// Integer values computed from shapes and constants (initializers are not repeated here).
+    pub values: HashMap<String, Tensor>,
+    /// Nodes and inputs whose shapes are not known because of themselves, not of what feeds them.
+    pub errors: Vec<ShapeError>,
+}
+
+/// The type of every value, with a symbolic first dimension of a graph input set to `batch`.
+///
+/// # Errors
+///
+/// The first input or node whose shape cannot be found out.
+pub fn infer(graph: &Graph, batch: usize) -> Result<BTreeMap<String, TensorType>, ShapeError> {
+    let mut shapes = infer_partial(graph, batch);
+    match shapes.errors.is_empty() {
+        true => Ok(shapes.types),
+        false => Err(shapes.errors.swap_remove(0)),
+    }
+}
+
+/// As [`infer`], but goes on after errors: what depends on them is left out.
+pub fn infer_partial(graph: &Graph, batch: usize) -> Shapes {
+    let mut shapes = Shapes::default();
+    for (name, tensor) in &graph.initializers {
+        shapes.types.insert(name.clone(), TensorType { dtype: tensor.dtype, shape: tensor.shape.clone() });
+    }
+    for input in &graph.inputs {
+        let error = |reason: String| ShapeError::Input { input: input.name.clone(), reason };
+        let Some(dims) = &input.shape else {
+            shapes.errors.push(error("it declares no shape; export the model with input shapes".into()));
+            continue;
+        };
+        let shape: Result<Vec<usize>, ShapeError> = dims
+            .iter()
+            .enumerate()
+            .map(|(axis, dim)| match dim {
+                Dim::Known(size) => Ok(*size),
+                Dim::Symbol(_) if axis == 0 => Ok(batch),
+                Dim::Symbol(name) => {
+                    Err(error(format!("dimension {axis} (`{name}`) has no size; give it one with `--dim {name}=SIZE`")))
+                }
+            })
+            .collect();
+        match shape {
+            Ok(shape) => drop(shapes.types.insert(input.name.clone(), TensorType { dtype: input.dtype, shape })),
+            Err(error) => shapes.errors.push(error),
+        }
+    }
+    for node in &graph.nodes {
+        let ready = node.inputs.iter().all(|name| name.is_empty() || shapes.types.contains_key(name));
+        if !ready {
+            continue;
+        }
+        let mut context = Context { graph, node, types: &shapes.types, values: &shapes.values };
+        match context.node() {
+            Ok(outputs) => {
+                let value = context.value();
+                for (name, kind) in node.outputs.iter().zip(outputs) {
+                    if !name.is_empty() {
+                        shapes.types.insert(name.clone(), kind);
+                    }
+                }
+                if let Some(value) = value {
+                    shapes.values.insert(node.output().to_owned(), value);
+                }
+            }
+            Err(reason) => {
+                shapes.errors.push(ShapeError::Node { node: node.name.clone(), op_type: node.op_type.clone(), reason })
+            }
+        }
+    }
+    shapes
+}
+
+/// Geometry of a convolution or pooling window along one spatial axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Kernel size.
+    pub kernel: usize,
+    /// Stride.
+    pub stride: usize,
+    /// Dilation.
+    pub dilation: usize,
+    /// Padding before.
+    pub pad_begin: usize,
+    /// Padding after (with `ceil_mode`, what the last window needs beyond the input is not counted).
+    pub pad_end: usize,
+    /// Output size.
+    pub output: usize,
+}
+
+/// The windows of a Conv or pooling node over an input of spatial size `spatial`.
+///
+/// # Errors
+///
+/// What does not fit, in words.
+pub fn windows(node: &Node, spatial: &[usize], kernel: &[usize]) -> Result<Vec<Window>, String> {
+    let rank = spatial.len();
+    let list = |name: &str, default: usize, count: usize| -> Result<Vec<usize>, String> {
+        match node.ints(name) {
+            None => Ok(vec![default; count]),
+            Some(values) if values.len() == count => values
+                .iter()
+                .map(|&v| {
+                    usize::try_from(v).map_err(|_| format!("{name} {values:?}: negative values are not supported"))
+                })
+                .collect(),
+            Some(values) => Err(format!("{name} {values:?} does not fit {rank} spatial axes")),
+        }
+    };
+    if kernel.len() != rank {
+        return Err(format!("kernel_shape {kernel:?} does not fit {rank} spatial axes"));
+    }
+    let (strides, dilations) = (list("strides", 1, rank)?, list("dilations", 1, rank)?);
+    let pads = list("pads", 0, 2 * rank)?;
+    let auto = node.string("auto_pad").unwrap_or("NOTSET");
+    let ceil = node.int("ceil_mode", 0) != 0;
+    (0..rank)
+        .map(|i| {
+            let (kernel, stride, dilation) = (kernel[i], strides[i], dilations[i]);
+            if kernel == 0 || stride == 0 || dilation == 0 {
+                return Err("kernel, stride and dilation must be positive".to_owned());
+            }
+            let reach = (kernel - 1)
+                .checked_mul(dilation)
+                .and_then(|v| v.checked_add(1))
+                .ok_or_else(|| "the kernel is too large".to_owned())?;
+            let (pad_begin, pad_end) = match auto {
+                "NOTSET" => (pads[i], pads[rank + i]),
+                "VALID" => (0, 0),
+                "SAME_UPPER" | "SAME_LOWER" => {
+                    let output = spatial[i].div_ceil(stride);
+                    let total = (output.saturating_sub(1) * stride).saturating_add(reach).saturating_sub(spatial[i]);
+                    let (small, large) = (total / 2, total - total / 2);
+                    if auto == "SAME_UPPER" { (small, large) } else { (large, small) }
+                }
+                other => return Err(format!("auto_pad `{other}` is not known")),
+            };
+            let span = spatial[i]
+                .checked_add(pad_begin)
+                .and_then(|v| v.checked_add(pad_end))
+                .and_then(|v| v.checked_sub(reach))
+                .ok_or_else(|| format!("a kernel reaching over {reach} does not fit an input of {}", spatial[i]))?;
+            let mut output = if ceil { span.div_ceil(stride) } else { span / stride } + 1;
+            // A window must not begin beyond the input and its padding before it.
+            if ceil && (output - 1) * stride >= spatial[i] + pad_begin {
+                output -= 1;
+            }
+            Ok(Window { kernel, stride, dilation, pad_begin, pad_end, output })
+        })
+        .collect()
+}
+
+struct Context<'a> {
+    graph: &'a Graph,
+    node: &'a Node,
+    types: &'a BTreeMap<String, TensorType>,
+    values: &'a HashMap<String, Tensor>,
+}
+
+impl Context<'_> {
+    fn kind(&self, i: usize) -> Result<&TensorType, String> {
+        let name = self.node.input(i).ok_or_else(|| format!("input {i} is missing"))?;
+        self.types.get(name).ok_or_else(|| format!("the shape of `{name}` is not known"))
+    }
+
+    fn shape(&self, i: usize) -> Result<&[usize], String> {
+        self.kind(i).map(|kind| kind.shape.as_slice())
+    }
+
+    fn constant(&self, name: &str) -> Option<&Tensor> {
+        self.graph.initializers.get(name).or_else(|| self.values.get(name))
+    }
+
+    /// Integers given as a constant input, or by an attribute in older operator sets.
+    fn ints(&self, i: usize, attr: &str) -> Result<Option<Vec<i64>>, String> {
+        match self.node.input(i) {
+            Some(name) => match self.constant(name) {
+                Some(tensor) => Ok(Some(tensor.to_i64())),
+                None => Err(format!("`{name}` ({attr}) is computed from data; only constants are supported")),
+            },
+            None => Ok(self.node.ints(attr).map(<[i64]>::to_vec)),
+        }
+    }
+
+    /// The integer value of the first output, when the inputs are known and it is small.
+    fn value(&mut self) -> Option<Tensor> {
+        const LIMIT: usize = 1024;
+        let node = self.node;
+        if node.op_type == "Shape" {
+            // Only the shape matters: an empty tensor of that shape stands for the data.
+            let shape = self.shape(0).ok()?.iter().map(|&dim| dim as i64).collect::<Vec<_>>();
+            let all = Tensor::from_i64(&[shape.len()], &shape);
+            let rank = shape.len() as i64;
+            let (start, end) = (node.int("start", 0), node.int("end", rank));
+            let picks = eval::slice_range(shape.len(), start, end, 1)?;
+            let values = all.to_i64();
+            let part: Vec<i64> = picks.iter().map(|&i| values[i]).collect();
+            return Some(Tensor::from_i64(&[part.len()], &part));
+        }
+        if node.op_type == "Size" {
+            let count: usize = self.shape(0).ok()?.iter().product();
+            return Some(Tensor::from_i64(&[], &[count as i64]));
+        }
+        let inputs: Vec<Option<&Tensor>> = node
+            .inputs
+            .iter()
+            .map(|name| if name.is_empty() { Some(None) } else { self.constant(name).map(Some) })
+            .collect::<Option<_>>()?;
+        if inputs.iter().flatten().any(|tensor| tensor.len() > LIMIT) {
+            return None;
+        }
+        eval::eval(node, self.graph.opset, &inputs).filter(|tensor| tensor.len() <= LIMIT)
+    }
+
+    fn like(&self, shape: Vec<usize>) -> Result<Vec<TensorType>, String> {
+        Ok(vec![TensorType { dtype: self.kind(0)?.dtype, shape }])
+    }
+
+    fn node(&self) -> Result<Vec<TensorType>, String> {
+        let node = self.node;
+        if !node.domain.is_empty() {
+            return Err(format!("operators of domain `{}` are not known", node.domain));
+        }
+        match node.op_type.as_str() {
+            "Constant" => {
+                let value = eval::constant(node).ok_or("a Constant of an unsupported kind")?;
+                Ok(vec![TensorType { dtype: value.dtype, shape: value.shape }])
+            }
+            "Conv" => self.conv(),
+            "AveragePool" | "MaxPool" => self.pool(),
+            "GlobalAveragePool" | "GlobalMaxPool" => {
+                let x = self.shape(0)?;
+                if x.len() < 3 {
+                    return Err(format!("an input of rank {} has no spatial axes", x.len()));
+                }
+                self.like([&x[..2], &vec![1; x.len() - 2]].concat())
+            }
+            "Gemm" => self.gemm(),
+            "MatMul" => self.matmul(),
+            "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" | "PRelu" | "Mod" => {
+                let mut shape = self.shape(0)?.to_vec();
+                for i in 1..node.inputs.len() {
+                    let other = self.shape(i)?;
+                    shape = eval::broadcast(&shape, other)
+                        .ok_or_else(|| format!("shapes {shape:?} and {other:?} do not broadcast"))?;
+                }
+                self.like(shape)
+            }
+            "Equal" | "Less" | "Greater" => {
+                let (a, b) = (self.shape(0)?, self.shape(1)?);
+                let shape = eval::broadcast(a, b).ok_or_else(|| format!("shapes {a:?} and {b:?} do not broadcast"))?;
+                Ok(vec![TensorType { dtype: DataType::Bool, shape }])
+            }
+            "Where" => {
+                let (a, b, c) = (self.shape(0)?, self.shape(1)?, self.shape(2)?);
+                let shape = eval::broadcast(a, b).and_then(|ab| eval::broadcast(&ab, c));
+                let shape = shape.ok_or_else(|| format!("shapes {a:?}, {b:?} and {c:?} do not broadcast"))?;
+                Ok(vec![TensorType { dtype: self.kind(1)?.dtype, shape }])
+            }
+            "Clip"
+            | "Softmax"
+            | "LogSoftmax"
+            | "LayerNormalization"
+            | "BatchNormalization"
+            | "InstanceNormalization"
+            | "GroupNormalization"
+            | "CumSum" => self.like(self.shape(0)?.to_vec()),
+            "Cast" => {
+                let number = node.int("to", 0) as i32;
+                let dtype = DataType::from_onnx_number(number)
+                    .ok_or_else(|| format!("a cast to type {number} is not supported"))?;
+                Ok(vec![TensorType { dtype, shape: self.shape(0)?.to_vec() }])
+            }
+            "QuantizeLinear" => {
+                let declared = DataType::from_onnx_number(node.int("output_dtype", 0) as i32);
+                let zero = if node.input(2).is_some() { Some(self.kind(2)?.dtype) } else { None };
+                let dtype = zero.or(declared).unwrap_or(DataType::U8);
+                Ok(vec![TensorType { dtype, shape: self.shape(0)?.to_vec() }])
+            }
+            "DequantizeLinear" => Ok(vec![TensorType { dtype: self.kind(1)?.dtype, shape: self.shape(0)?.to_vec() }]),
+            op if op.starts_with("Reduce") => self.reduce(),
+            "Shape" => {
+                let rank = self.shape(0)?.len();
+                let part =
+                    eval::slice_range(rank, node.int("start", 0), node.int("end", rank as i64), 1).unwrap_or_default();
+                Ok(vec![TensorType { dtype: DataType::I64, shape: vec![part.len()] }])
+            }
+            "Size" => Ok(vec![TensorType { dtype: DataType::I64, shape: vec![] }]),
+            _ => self.layout(),
+        }
+    }
+
+    /// Operators that move elements, and element-wise functions.
+    fn layout(&self) -> Result<Vec<TensorType>, String> {
+        let node = self.node;
+        match node.op_type.as_str() {
+            "Flatten" => {
+                let x = self.shape(0)?;
+                let axis = normalize_axis(node.int("axis", 1), x.len() + 1).ok_or("axis is out of range")?;
+                self.like(vec![x[..axis].iter().product(), x[axis..].iter().product()])
+            }
+            "Reshape" => {
+                let target = self.ints(1, "shape")?.ok_or("no target shape")?;
+                let x = self.shape(0)?;
+                let shape = eval::reshape_target(x, &target, node.int("allowzero", 0) != 0)
+                    .ok_or_else(|| format!("{x:?} cannot be reshaped to {target:?}"))?;
+                self.like(shape)
+            }
+            "Squeeze" => {
+                let axes = self.ints(1, "axes")?;
+                let x = self.shape(0)?;
+                let shape = eval::squeezed(x, axes.as_deref())
+                    .ok_or_else(|| format!("{x:?} cannot be squeezed at {axes:?}"))?;
+                self.like(shape)
+            }
+            "Unsqueeze" => {
+                let axes = self.ints(1, "axes")?.ok_or("no axes")?;
+                let x = self.shape(0)?;
+                let shape =
+                    eval::unsqueezed(x, &axes).ok_or_else(|| format!("axes {axes:?} do not fit rank {}", x.len()))?;
+                self.like(shape)
+            }
+            "Transpose" => {
+                let x = self.shape(0)?;
+                let perm =
+                    eval::permutation(node, x.len()).ok_or_else(|| format!("perm does not fit rank {}", x.len()))?;
+                self.like(perm.iter().map(|&axis| x[axis]).collect())
+            }
+            "Concat" => {
+                let mut shape = self.shape(0)?.to_vec();
+                let axis = normalize_axis(node.int("axis", 0), shape.len()).ok_or("axis is out of range")?;
+                for i in 1..node.inputs.len() {
+                    let other = self.shape(i)?;
+                    let fits =
+                        other.len() == shape.len() && (0..shape.len()).all(|d| d == axis || other[d] == shape[d]);
+                    if !fits {
+                        return Err(format!("shapes {shape:?} and {other:?} cannot be joined along axis {axis}"));
+                    }
+                    shape[axis] += other[axis];
+                }
+                self.like(shape)
+            }
+            "Pad" => {
+                let x = self.shape(0)?.to_vec();
+                let pads = self.ints(1, "pads")?.ok_or("no pads")?;
+                let axes = match self.node.input(3) {
+                    Some(_) => self.ints(3, "axes")?.unwrap_or_default(),
+                    None => (0..x.len() as i64).collect(),
+                };
+                if pads.len() != 2 * axes.len() {
+                    return Err(format!("pads {pads:?} do not fit {} axes", axes.len()));
+                }
+                let mut shape = x;
+                for (i, &axis) in axes.iter().enumerate() {
+                    let axis = normalize_axis(axis, shape.len()).ok_or("an axis is out of range")?;
+                    let size = shape[axis] as i64 + pads[i] + pads[axes.len() + i];
+                    shape[axis] =
+                        usize::try_from(size).map_err(|_| format!("pads {pads:?} leave nothing of axis {axis}"))?;
+                }
+                self.like(shape)
+            }
+            "Slice" => {
+                let mut shape = self.shape(0)?.to_vec();
+                let starts = self.ints(1, "starts")?.ok_or("no starts")?;
+                let ends = self.ints(2, "ends")?.ok_or("no ends")?;
+                let axes = self.ints(3, "axes")?.unwrap_or_else(|| (0..starts.len() as i64).collect());
+                let steps = self.ints(4, "steps")?.unwrap_or_else(|| vec![1; starts.len()]);
+                for (i, &axis) in axes.iter().enumerate() {
+                    let axis = normalize_axis(axis, shape.len()).ok_or("an axis is out of range")?;
+                    let (Some(&start), Some(&end), Some(&step)) = (starts.get(i), ends.get(i), steps.get(i)) else {
+                        return Err("starts, ends, axes and steps differ in length".into());
+                    };
+                    shape[axis] = eval::slice_range(shape[axis], start, end, step).ok_or("a step of 0")?.len();
+                }
+                self.like(shape)
+            }
+            "Gather" => {
+                let (x, index) = (self.shape(0)?, self.shape(1)?);
+                let axis = normalize_axis(node.int("axis", 0), x.len()).ok_or("axis is out of range")?;
+                self.like([&x[..axis], index, &x[axis + 1..]].concat())
+            }
+            "Split" => {
+                let x = self.shape(0)?.to_vec();
+                let axis = normalize_axis(node.int("axis", 0), x.len()).ok_or("axis is out of range")?;
+                let parts = match self.ints(1, "split")? {
+                    Some(parts) => parts.iter().map(|&v| usize::try_from(v).unwrap_or(0)).collect(),
+                    None => {
+                        let chunk = x[axis].div_ceil(node.outputs.len().max(1));
+                        (0..node.outputs.len())
+                            .map(|i| chunk.min(x[axis].saturating_sub(i * chunk)))
+                            .collect::<Vec<_>>()
+                    }
+                };
+                let dtype = self.kind(0)?.dtype;
+                let part = |size: usize| {
+                    let mut shape = x.clone();
+                    shape[axis] = size;
+                    TensorType { dtype, shape }
+                };
+                Ok(parts.into_iter().map(part).collect())
+            }
+            "Expand" => {
+                let target = self.ints(1, "shape")?.ok_or("no target shape")?;
+                let target: Vec<usize> = target.iter().map(|&v| usize::try_from(v).unwrap_or(0)).collect();
+                let shape = eval::broadcast(self.shape(0)?, &target).ok_or("the shapes do not broadcast")?;
+                self.like(shape)
+            }
+            "ConstantOfShape" | "Range" => {
+                let inputs: Option<Vec<Option<&Tensor>>> =
+                    node.inputs.iter().map(|name| self.constant(name).map(Some)).collect();
+                let value = inputs.and_then(|inputs| eval::eval(node, self.graph.opset, &inputs));
+                let value = value.ok_or("its inputs are not constants, or its result is too large")?;
+                Ok(vec![TensorType { dtype: value.dtype, shape: value.shape }])
+            }
+            "Identity" | "Dropout" => self.like(self.shape(0)?.to_vec()),
+            _ if eval::is_unary(node) => self.like(self.shape(0)?.to_vec()),
+            other => Err(format!("operator `{other}` is not known")),
+        }
+    }
+
+    fn conv(&self) -> Result<Vec<TensorType>, String> {
+        let (x, w) = (self.shape(0)?, self.shape(1)?);
+        if x.len() < 3 || w.len() != x.len() {
+            return Err(format!("input {x:?} and weights {w:?} do not fit"));
+        }
+        let group =
+            usize::try_from(self.node.int("group", 1)).ok().filter(|&g| g > 0).ok_or("group must be positive")?;
+        if w[1].checked_mul(group) != Some(x[1]) || w[0] % group != 0 {
+            return Err(format!("weights {w:?} in {group} group(s) do not fit {} input channels", x[1]));
+        }
+        let kernel = match self.node.ints("kernel_shape") {
+            Some(kernel) if kernel.iter().map(|&k| k as usize).ne(w[2..].iter().copied()) => {
+                return Err(format!("kernel_shape {kernel:?} differs from the weights {w:?}"));
+            }
+            _ => &w[2..],
+        };
+        let windows = windows(self.node, &x[2..], kernel)?;
+        let mut shape = vec![x[0], w[0]];
+        shape.extend(windows.iter().map(|window| window.output));
+        self.like(shape)
+    }
+
+    fn pool(&self) -> Result<Vec<TensorType>, String> {
+        let x = self.shape(0)?;
+        if x.len() < 3 {
+            return Err(format!("an input of rank {} has no spatial axes", x.len()));
+        }
+        let kernel = self.node.ints("kernel_shape").ok_or("no kernel_shape")?;
+        let kernel: Vec<usize> = kernel.iter().map(|&k| usize::try_from(k).unwrap_or(0)).collect();
+        let windows = windows(self.node, &x[2..], &kernel)?;
+        let mut shape = x[..2].to_vec();
+        shape.extend(windows.iter().map(|window| window.output));
+        self.like(shape)
+    }
+
+    fn gemm(&self) -> Result<Vec<TensorType>, String> {
+        let (a, b) = (self.shape(0)?, self.shape(1)?);
+        let ([a0, a1], [b0, b1]) = (a, b) else { return Err(format!("operands {a:?} and {b:?} must have rank 2")) };
+        let (m, k) = if self.node.int("transA", 0) != 0 { (*a1, *a0) } else { (*a0, *a1) };
+        let (kb, n) = if self.node.int("transB", 0) != 0 { (*b1, *b0) } else { (*b0, *b1) };
+        if k != kb {
+            return Err(format!("operands {a:?} and {b:?} do not fit"));
+        }
+        if self.node.input(2).is_some() {
+            let c = self.shape(2)?;
+            if eval::broadcast(c, &[m, n]).as_deref() != Some(&[m, n]) {
+                return Err(format!("bias {c:?} does not broadcast to [{m}, {n}]"));
+            }
+        }
+        self.like(vec![m, n])
+    }
+
+    fn matmul(&self) -> Result<Vec<TensorType>, String> {
+        let (a, b) = (self.shape(0)?.to_vec(), self.shape(1)?.to_vec());
+        let error = || format!("operands {a:?} and {b:?} do not fit");
+        if a.is_empty() || b.is_empty() {
+            return Err(error());
+        }
+        let wide_a = if a.len() == 1 { vec![1, a[0]] } else { a.clone() };
+        let wide_b = if b.len() == 1 { vec![b[0], 1] } else { b.clone() };
+        let (batch_a, tail_a) = wide_a.split_at(wide_a.len() - 2);
+        let (batch_b, tail_b) = wide_b.split_at(wide_b.len() - 2);
+        if tail_a[1] != tail_b[0] {
+            return Err(error());
+        }
+        let mut shape = eval::broadcast(batch_a, batch_b).ok_or_else(error)?;
+        if a.len() > 1 {
+            shape.push(tail_a[0]);
+        }
+        if b.len() > 1 {
+            shape.push(tail_b[1]);
+        }
+        self.like(shape)
+    }
+
+    fn reduce(&self) -> Result<Vec<TensorType>, String> {
+        let x = self.shape(0)?.to_vec();
+        let axes = self.ints(1, "axes")?.filter(|axes| !axes.is_empty());
+        let keep = self.node.int("keepdims", 1) != 0;
+        let axes: Vec<usize> = match axes {
+            Some(axes) => axes
+                .iter()
+                .map(|&axis| normalize_axis(axis, x.len()))
+                .collect::<Option<_>>()
+                .ok_or("an axis is out of range")?,
+            None if self.node.int("noop_with_empty_axes", 0) != 0 => return self.like(x),
+            None => (0..x.len()).collect(),
+        };
+        let shape = (0..x.len())
+            .filter(|i| keep || !axes.contains(i))
+            .map(|i| if axes.contains(&i) { 1 } else { x[i] })
+            .collect();
+        self.like(shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Attr;
+
+    fn pool(attrs: &[(&str, Attr)]) -> Node {
+        attrs.iter().fold(Node::new("MaxPool", "p", ["x"], ["y"]), |node, (name, attr)| node.with(name, attr.clone()))
+    }
+
+    #[test]
+    fn windows_follow_the_specification() {
+        let node = pool(&[("strides", Attr::Ints(vec![2])), ("ceil_mode", Attr::Int(1))]);
+        assert_eq!(windows(&node, &[6], &[3]).unwrap()[0].output, 3);
+        let node = pool(&[("strides", Attr::Ints(vec![2])), ("auto_pad", Attr::String("SAME_LOWER".into()))]);
+        let window = windows(&node, &[5], &[2]).unwrap()[0];
+        assert_eq!((window.output, window.pad_begin, window.pad_end), (3, 1, 0));
+        assert!(windows(&pool(&[]), &[2], &[3]).is_err());
+        assert!(windows(&pool(&[("pads", Attr::Ints(vec![-1, 0]))]), &[4], &[3]).is_err());
+    }
+
+    #[test]
+    fn a_symbolic_inner_dimension_is_named() {
+        let graph = Graph {
+            opset: 17,
+            inputs: vec![super::super::ValueInfo {
+                name: "x".into(),
+                dtype: DataType::F32,
+                shape: Some(vec![Dim::Symbol("N".into()), Dim::Symbol("T".into())]),
+            }],
+            ..Graph::default()
+        };
+        assert!(infer(&graph, 1).unwrap_err().to_string().contains("--dim T=SIZE"));
+    }
+}
