@@ -4,9 +4,19 @@
 //! Data flows one way, one module each:
 //!
 //! [`onnx`] (read) → [`graph`] → [`passes`] → [`observe`] over [`exec`] → [`quantize`] →
-//! [`qdq`] (write) → [`compile`] → plan. [`data`] reads samples, [`report`] tells what happened,
-//! [`cli`] is the command.
+//! [`qdq`] (write) → [`compile`] → plan. [`data`] reads samples, [`metrics`] and [`report`] tell
+//! what happened, [`cli`] is the command.
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod compile;
+pub mod data;
+pub mod exec;
 pub mod graph;
+pub mod metrics;
+pub mod observe;
 pub mod onnx;
+pub mod passes;
+pub mod qdq;
+pub mod quantize;
+pub mod report;

@@ -5,6 +5,7 @@
 
 pub mod eval;
 pub mod shape;
+pub mod support;
 mod tensor;
 
 pub use tensor::{DataType, Tensor};

@@ -1,0 +1,328 @@
+//! Which operators, in which forms, can be quantized. Everything unsupported is found before any work begins.
+
+use std::collections::BTreeMap;
+
+use super::eval::{self, normalize_axis};
+use super::shape::{Shapes, infer_partial, windows};
+use super::{Graph, Node, Tensor};
+
+/// A node that cannot be quantized.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Unsupported {
+    /// The node's name.
+    pub node: String,
+    /// Its operator type.
+    pub op_type: String,
+    /// Which form is not supported, and what is.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({}): {}", self.node, self.op_type, self.reason)
+    }
+}
+
+/// Whether the file holds quantized operators already.
+pub fn is_quantized(graph: &Graph) -> bool {
+    graph.nodes.iter().any(|node| {
+        let op = node.op_type.as_str();
+        op.contains("QuantizeLinear") || op.starts_with("QLinear") || op.ends_with("Integer") || op == "QGemm"
+    })
+}
+
+/// All nodes of a prepared float graph ([`crate::passes::prepare`]) that cannot be quantized and compiled.
+pub fn check(graph: &Graph) -> Vec<Unsupported> {
+    let shapes = infer_partial(graph, 1);
+    let check = Check { graph, shapes: &shapes, roots: roots(graph) };
+    let mut found: Vec<Unsupported> = graph
+        .nodes
+        .iter()
+        .filter_map(|node| {
+            let reason = check.node(node).err()?;
+            Some(Unsupported { node: node.name.clone(), op_type: node.op_type.clone(), reason })
+        })
+        .collect();
+    for error in &shapes.errors {
+        let (node, op_type, reason) = match error {
+            super::shape::ShapeError::Node { node, op_type, reason } => (node.clone(), op_type.clone(), reason.clone()),
+            super::shape::ShapeError::Input { input, reason } => (input.clone(), "input".to_owned(), reason.clone()),
+        };
+        if !found.iter().any(|known| known.node == node) {
+            found.push(Unsupported { node, op_type, reason });
+        }
+    }
+    for input in graph.inputs.iter().filter(|input| !input.dtype.is_float()) {
+        let reason = format!("an input of type {:?}: only float inputs are supported", input.dtype);
+        found.push(Unsupported { node: input.name.clone(), op_type: "input".into(), reason });
+    }
+    found
+}
+
+/// For every value that is an element-wise function of one other value (through functions of one variable and
+/// arithmetic with constants or with functions of the same value), that value; otherwise itself.
+pub fn roots(graph: &Graph) -> BTreeMap<String, String> {
+    let mut roots: BTreeMap<String, String> = BTreeMap::new();
+    let small = |name: &str| graph.initializers.get(name).is_some_and(|t| t.len() == 1);
+    for node in &graph.nodes {
+        let root_of = |name: &str| roots.get(name).cloned().unwrap_or_else(|| name.to_owned());
+        let data: Vec<&str> = node.inputs.iter().map(String::as_str).filter(|n| !n.is_empty() && !small(n)).collect();
+        let elementwise = eval::is_unary(node)
+            || matches!(node.op_type.as_str(), "Clip" | "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max");
+        let root = match data.as_slice() {
+            _ if !elementwise || !node.domain.is_empty() => None,
+            [one] if !graph.initializers.contains_key(*one) => Some(root_of(one)),
+            // Two functions of one value, but not the plain sum of a value with itself.
+            [a, b] if root_of(a) == root_of(b) && !graph.initializers.contains_key(*a) => Some(root_of(a)),
+            _ => None,
+        };
+        if let Some(root) = root {
+            roots.insert(node.output().to_owned(), root);
+        }
+    }
+    roots
+}
+
+struct Check<'a> {
+    graph: &'a Graph,
+    shapes: &'a Shapes,
+    roots: BTreeMap<String, String>,
+}
+
+type Checked = Result<(), String>;
+
+impl Check<'_> {
+    fn constant(&self, node: &Node, i: usize) -> Option<&Tensor> {
+        self.graph.initializers.get(node.input(i)?)
+    }
+
+    fn shape(&self, node: &Node, i: usize) -> Option<&[usize]> {
+        self.shapes.types.get(node.input(i)?).map(|kind| kind.shape.as_slice())
+    }
+
+    fn weights(&self, node: &Node, i: usize, what: &str) -> Result<&Tensor, String> {
+        self.constant(node, i).filter(|tensor| tensor.dtype.is_float()).ok_or_else(|| {
+            format!("{what} must be float constants, and `{}` is not", node.input(i).unwrap_or("(absent)"))
+        })
+    }
+
+    fn node(&self, node: &Node) -> Checked {
+        if !node.domain.is_empty() {
+            return Err(format!(
+                "operators of domain `{}` are not supported; export with standard ONNX operators",
+                node.domain
+            ));
+        }
+        let used = |name: &String| {
+            !name.is_empty() && (self.graph.is_output(name) || self.graph.nodes.iter().any(|n| n.inputs.contains(name)))
+        };
+        if let Some(name) = node.outputs.iter().skip(1).find(|name| used(name)) {
+            return Err(format!("its output `{name}` is used; only the first output is supported"));
+        }
+        if node.inputs.iter().all(|name| self.graph.initializers.contains_key(name)) {
+            return Err("all its inputs are constants, and it could not be folded".into());
+        }
+        match node.op_type.as_str() {
+            "Conv" => self.conv(node),
+            "Gemm" => self.gemm(node),
+            "MatMul" => self.matmul(node),
+            "Add" | "Mul" => self.binary(node),
+            "Sub" | "Div" | "Pow" | "Min" | "Max" => match self.roots.get(node.output()) {
+                Some(_) => Ok(()),
+                None => Err("only with a scalar constant, or within a function of one value".into()),
+            },
+            "Clip" => match (1..3).all(|i| node.input(i).is_none() || self.constant(node, i).is_some()) {
+                true => Ok(()),
+                false => Err("bounds must be constants".into()),
+            },
+            "Softmax" => self.last_axis(node, node.int("axis", -1)),
+            "LayerNormalization" => {
+                self.weights(node, 1, "scales")?;
+                if node.input(2).is_some() {
+                    self.weights(node, 2, "shifts")?;
+                }
+                self.last_axis(node, node.int("axis", -1))
+            }
+            "AveragePool" | "MaxPool" => self.pool(node),
+            "GlobalAveragePool" => self.spatial_rank(node),
+            "ReduceMean" => self.mean(node),
+            "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" | "Concat" | "Identity" | "Dropout" => Ok(()),
+            "Pad" => self.pad(node),
+            "BatchNormalization" => {
+                Err("it follows no Conv, Gemm or MatMul it could fold into, and its input has not rank 4".into())
+            }
+            "Slice" | "Gather" | "Split" | "Expand" | "Cast" | "Shape" | "Where" => {
+                Err("only in shape arithmetic, not on data".into())
+            }
+            _ if eval::is_unary(node) => Ok(()),
+            _ => Err("this operator is not supported".into()),
+        }
+    }
+
+    fn last_axis(&self, node: &Node, axis: i64) -> Checked {
+        let Some(shape) = self.shape(node, 0) else { return Ok(()) };
+        match normalize_axis(axis, shape.len()) {
+            Some(i) if shape[i + 1..].iter().all(|&size| size == 1) => Ok(()),
+            _ => Err(format!("axis {axis} of rank {}: only the last axis is supported", shape.len())),
+        }
+    }
+
+    fn spatial_rank(&self, node: &Node) -> Checked {
+        match self.shape(node, 0) {
+            Some(shape) if shape.len() != 4 => {
+                Err(format!("input of rank {}: only images [N, C, H, W] are supported", shape.len()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn conv(&self, node: &Node) -> Checked {
+        self.weights(node, 1, "weights")?;
+        if node.input(2).is_some() {
+            self.weights(node, 2, "biases")?;
+        }
+        self.spatial_rank(node)
+    }
+
+    fn gemm(&self, node: &Node) -> Checked {
+        if node.int("transA", 0) != 0 {
+            return Err("transA = 1 is not supported".into());
+        }
+        let weights = self.weights(node, 1, "weights")?;
+        if node.int("transB", 0) == 0 || node.float("alpha", 1.0) != 1.0 || node.float("beta", 1.0) != 1.0 {
+            return Err("its bias differs between rows, so it could not be normalised".into());
+        }
+        if node.input(2).is_some() && self.weights(node, 2, "biases")?.shape != weights.shape[..1] {
+            return Err("its bias is not one value per output".into());
+        }
+        Ok(())
+    }
+
+    fn matmul(&self, node: &Node) -> Checked {
+        if self.constant(node, 0).is_some() {
+            return Err("a constant first operand is not supported; swap and transpose the operands".into());
+        }
+        match self.constant(node, 1) {
+            Some(weights) if weights.shape.len() != 2 => {
+                Err(format!("constant weights of shape {:?}: only rank 2 is supported", weights.shape))
+            }
+            Some(_) => Ok(()),
+            None => {
+                let (Some(a), Some(b)) = (self.shape(node, 0), self.shape(node, 1)) else { return Ok(()) };
+                let batches = |shape: &[usize]| shape.iter().rev().skip(2).product::<usize>();
+                if a.len() < 2 || b.len() < 2 || batches(a) != batches(b) {
+                    return Err(format!("operands {a:?} and {b:?}: batches must be equal"));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn binary(&self, node: &Node) -> Checked {
+        if self.roots.contains_key(node.output()) {
+            return Ok(());
+        }
+        let (Some(a), Some(b)) = (self.shape(node, 0), self.shape(node, 1)) else { return Ok(()) };
+        if self.constant(node, 0).is_some() || self.constant(node, 1).is_some() || a == b {
+            return Ok(());
+        }
+        // In memory images are [N, H, W, C]; the smaller operand repeats over leading axes.
+        let physical = |shape: &[usize]| match shape {
+            [n, c, h, w] => vec![*n, *h, *w, *c],
+            other => other.to_vec(),
+        };
+        let (a4, b4) = (physical(a), physical(b));
+        let (small, large) = if a.iter().product::<usize>() < b.iter().product() { (a4, b4) } else { (b4, a4) };
+        let core: Vec<usize> = small.into_iter().skip_while(|&size| size == 1).collect();
+        match large.ends_with(&core) {
+            true => Ok(()),
+            false => Err(format!("operands {a:?} and {b:?}: only per-channel broadcasting is supported")),
+        }
+    }
+
+    fn pool(&self, node: &Node) -> Checked {
+        self.spatial_rank(node)?;
+        let Some(shape) = self.shape(node, 0) else { return Ok(()) };
+        let kernel: Vec<usize> = node.ints("kernel_shape").unwrap_or_default().iter().map(|&k| k as usize).collect();
+        let windows = windows(node, shape.get(2..).unwrap_or_default(), &kernel)?;
+        if node.op_type == "AveragePool" && windows.iter().any(|window| window.dilation != 1) {
+            return Err("dilations are not supported".into());
+        }
+        Ok(())
+    }
+
+    fn mean(&self, node: &Node) -> Checked {
+        let axes = match node.input(1) {
+            Some(_) => self.constant(node, 1).map(Tensor::to_i64),
+            None => node.ints("axes").map(<[i64]>::to_vec),
+        };
+        let Some(shape) = self.shape(node, 0) else { return Ok(()) };
+        let rank = shape.len();
+        let axes: Option<Vec<usize>> =
+            axes.unwrap_or_default().iter().map(|&axis| normalize_axis(axis, rank)).collect();
+        let mut axes = axes.ok_or("an axis is out of range")?;
+        axes.sort_unstable();
+        match (rank, axes.as_slice()) {
+            (4, [2, 3] | [2] | [3]) | (3, [1]) => Ok(()),
+            _ => Err(format!(
+                "axes {axes:?} of rank {rank}: only spatial axes of images and the token axis of [N, T, C] are supported"
+            )),
+        }
+    }
+
+    fn pad(&self, node: &Node) -> Checked {
+        let mode = node.string("mode").unwrap_or("constant");
+        if mode != "constant" {
+            return Err(format!("mode `{mode}`: only `constant` is supported"));
+        }
+        let pads = self.constant(node, 1).ok_or("pads must be constant")?.to_i64();
+        if pads.iter().any(|&pad| pad < 0) {
+            return Err(format!("pads {pads:?}: negative pads are not supported"));
+        }
+        match node.input(2).is_none() || self.constant(node, 2).is_some() {
+            true => Ok(()),
+            false => Err("the padding value must be constant".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Attr, DataType, Dim, ValueInfo};
+
+    #[test]
+    fn everything_unsupported_is_named_at_once() {
+        let dims = vec![Dim::Symbol("N".into()), Dim::Known(3), Dim::Known(4), Dim::Known(4)];
+        let graph = Graph {
+            opset: 21,
+            inputs: vec![ValueInfo { name: "x".into(), dtype: DataType::F32, shape: Some(dims) }],
+            nodes: vec![
+                Node::new("Softmax", "soft", ["x"], ["a"]).with("axis", Attr::Int(1)),
+                Node::new("Einsum", "ein", ["a"], ["b"]),
+                Node::new("Gelu", "gelu", ["b"], ["c"]),
+                Node::new("LSTM", "lstm", ["c", "x"], ["y"]),
+            ],
+            ..Graph::default()
+        };
+        let found = check(&graph);
+        let names: Vec<&str> = found.iter().map(|f| f.node.as_str()).collect();
+        assert_eq!(names, ["soft", "ein", "lstm"]);
+        assert_eq!(found[0].reason, "axis 1 of rank 4: only the last axis is supported");
+    }
+
+    #[test]
+    fn a_gelu_has_one_root_and_a_residual_has_none() {
+        let mut graph = Graph::default();
+        graph.initializers.insert("two".into(), Tensor::from_f32(&[], &[1.4142]));
+        graph.nodes = vec![
+            Node::new("Div", "d", ["x", "two"], ["a"]),
+            Node::new("Erf", "e", ["a"], ["b"]),
+            Node::new("Mul", "m", ["x", "b"], ["c"]),
+            Node::new("Add", "r", ["c", "other"], ["y"]),
+        ];
+        let roots = roots(&graph);
+        assert_eq!(roots.get("c").map(String::as_str), Some("x"));
+        assert!(!roots.contains_key("y"));
+    }
+}

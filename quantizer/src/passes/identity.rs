@@ -1,0 +1,81 @@
+//! Removes nodes that change nothing: Identity, Dropout in inference, casts to the same type, and layout
+//! operators whose result is their input.
+
+use super::bypass;
+use crate::graph::shape::{Shapes, infer_partial};
+use crate::graph::{Graph, Node, eval};
+
+pub(super) fn run(graph: &mut Graph) -> usize {
+    // Two batches tell a shape that only happens to agree from one that always does.
+    let shapes = [infer_partial(graph, 2), infer_partial(graph, 3)];
+    let mut count = 0;
+    let mut index = 0;
+    while index < graph.nodes.len() {
+        let node = &graph.nodes[index];
+        if changes_nothing(graph, node, &shapes) {
+            let source = node.inputs[0].clone();
+            if bypass(graph, index, &source) {
+                count += 1;
+                continue;
+            }
+        }
+        index += 1;
+    }
+    count
+}
+
+fn changes_nothing(graph: &Graph, node: &Node, shapes: &[Shapes; 2]) -> bool {
+    if !node.domain.is_empty() || node.input(0).is_none() {
+        return false;
+    }
+    let unused = |i: usize| {
+        node.outputs.get(i).is_none_or(|name| {
+            name.is_empty() || !(graph.is_output(name) || graph.nodes.iter().any(|n| n.inputs.contains(name)))
+        })
+    };
+    let kinds = |i: usize| (shapes[i].types.get(&node.inputs[0]), shapes[i].types.get(node.output()));
+    let same = || (0..2).all(|i| matches!(kinds(i), (Some(a), Some(b)) if a == b));
+    match node.op_type.as_str() {
+        "Identity" => true,
+        "Dropout" => {
+            let training = node.input(2).and_then(|name| graph.initializers.get(name)).map(|t| t.to_i64());
+            unused(1) && (node.input(2).is_none() || training.is_some_and(|t| t.iter().all(|&v| v == 0)))
+        }
+        "Cast" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Expand" | "Slice" | "Pad" => same(),
+        "Concat" => node.inputs.len() == 1,
+        "Transpose" => kinds(0).0.is_some_and(|kind| {
+            let rank = kind.shape.len();
+            eval::permutation(node, rank).is_some_and(|perm| perm.iter().copied().eq(0..rank))
+        }),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{DataType, Dim, Tensor, ValueInfo};
+
+    fn value(name: &str) -> ValueInfo {
+        ValueInfo { name: name.into(), dtype: DataType::F32, shape: Some(vec![Dim::Symbol("N".into()), Dim::Known(2)]) }
+    }
+
+    #[test]
+    fn outputs_keep_their_names() {
+        let mut graph = Graph { opset: 17, inputs: vec![value("x")], outputs: vec![value("y")], ..Graph::default() };
+        graph.nodes.push(Node::new("Relu", "r", ["x"], ["a"]));
+        graph.nodes.push(Node::new("Dropout", "d", ["a"], ["b", "mask"]));
+        graph.nodes.push(Node::new("Identity", "i", ["b"], ["y"]));
+        assert_eq!(run(&mut graph), 2);
+        assert_eq!(graph.nodes, [Node::new("Relu", "r", ["x"], ["y"])]);
+        assert_eq!(run(&mut graph), 0);
+    }
+
+    #[test]
+    fn a_reshape_to_a_fixed_batch_stays() {
+        let mut graph = Graph { opset: 17, inputs: vec![value("x")], outputs: vec![value("y")], ..Graph::default() };
+        graph.initializers.insert("shape".into(), Tensor::from_i64(&[2], &[2, 2]));
+        graph.nodes.push(Node::new("Reshape", "r", ["x", "shape"], ["y"]));
+        assert_eq!(run(&mut graph), 0);
+    }
+}

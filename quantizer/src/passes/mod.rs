@@ -1,0 +1,226 @@
+//! Rewrites that bring a graph into the one form that quantization and compilation know.
+//!
+//! Each file is one idempotent rewrite that returns how often it applied. [`prepare`] runs them over a float
+//! model, [`prepare_quantized`] over a file that holds QuantizeLinear and DequantizeLinear already.
+
+mod affine;
+mod batch_norm;
+mod clip;
+mod constants;
+mod floats;
+mod fold;
+mod gemm;
+mod identity;
+mod layer_norm;
+mod opset;
+mod shapes;
+
+use std::collections::BTreeMap;
+
+use crate::graph::shape::ShapeError;
+use crate::graph::{Dim, Graph, Tensor};
+
+/// Sizes for symbolic dimensions, by name.
+pub type Dims = BTreeMap<String, usize>;
+
+/// The operator set that prepared float models use: the first with 16-bit and 4-bit QuantizeLinear.
+pub const OPSET: i64 = 21;
+
+/// How often each rewrite applied, in the order of first application.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct PassReport {
+    /// Name of the rewrite and number of places it changed.
+    pub applied: Vec<(&'static str, usize)>,
+}
+
+impl PassReport {
+    fn add(&mut self, name: &'static str, count: usize) -> usize {
+        if count > 0 {
+            match self.applied.iter_mut().find(|(known, _)| *known == name) {
+                Some(entry) => entry.1 += count,
+                None => self.applied.push((name, count)),
+            }
+        }
+        count
+    }
+}
+
+/// Why a graph cannot be prepared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A shape cannot be inferred.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// The batch is fixed to more than one sample.
+    #[error(
+        "graph input `{input}` has a fixed batch of {size}; export the model with a dynamic first axis, or with batch 1"
+    )]
+    FixedBatch {
+        /// The input.
+        input: String,
+        /// Its first dimension.
+        size: usize,
+    },
+    /// A size was given for a dimension the model does not have.
+    #[error("the model has no symbolic dimension `{name}`; it has: {known}")]
+    UnknownDim {
+        /// The name given.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+}
+
+/// Rounds after which rewriting stops; each round must have changed something, so real models need few.
+const MAX_ROUNDS: usize = 32;
+
+/// Prepares a float model: constants folded, weights in f32, batch normalization folded, clips and layer
+/// normalizations recognised, one operator set. The batch stays dynamic where the file has it dynamic.
+///
+/// # Errors
+///
+/// Sizes that do not fit the model. Shapes that cannot be inferred because of unsupported operators are no error
+/// here: [`crate::graph::support::check`] reports them all.
+pub fn prepare(graph: &mut Graph, dims: &Dims) -> Result<PassReport, Error> {
+    fix_dims(graph, dims)?;
+    let mut report = PassReport::default();
+    report.add("constants", constants::run(graph));
+    report.add("floats to f32", floats::run(graph));
+    report.add("opset", opset::run(graph, OPSET));
+    for _ in 0..MAX_ROUNDS {
+        let mut changed = cleanup(graph, &mut report);
+        changed += report.add("Gemm normalised", gemm::run(graph));
+        changed += report.add("BatchNormalization folded", batch_norm::run(graph));
+        changed += report.add("scale and shift folded", affine::run(graph));
+        changed += report.add("Clip recognised", clip::run(graph));
+        changed += report.add("LayerNormalization recognised", layer_norm::run(graph));
+        graph.remove_unused();
+        if changed == 0 {
+            break;
+        }
+    }
+    Ok(report)
+}
+
+/// Prepares a quantized model for compilation: constants and shape arithmetic folded (QuantizeLinear of float
+/// constants too, DequantizeLinear never), identities removed.
+///
+/// # Errors
+///
+/// As [`prepare`].
+pub fn prepare_quantized(graph: &mut Graph) -> Result<PassReport, Error> {
+    fix_dims(graph, &Dims::new())?;
+    let mut report = PassReport::default();
+    report.add("constants", constants::run(graph));
+    report.add("floats to f32", floats::run(graph));
+    report.add("opset", opset::run(graph, graph.opset.max(18)));
+    for _ in 0..MAX_ROUNDS {
+        let mut changed = cleanup(graph, &mut report);
+        changed += report.add("Gemm normalised", gemm::run(graph));
+        changed += report.add("Clip recognised", clip::run(graph));
+        changed += report.add("LayerNormalization recognised", layer_norm::run(graph));
+        graph.remove_unused();
+        if changed == 0 {
+            break;
+        }
+    }
+    Ok(report)
+}
+
+fn cleanup(graph: &mut Graph, report: &mut PassReport) -> usize {
+    let mut changed = report.add("identities removed", identity::run(graph));
+    changed += report.add("shape arithmetic folded", shapes::run(graph));
+    changed += report.add("constants folded", fold::run(graph));
+    changed
+}
+
+fn fix_dims(graph: &mut Graph, dims: &Dims) -> Result<(), Error> {
+    let mut known: Vec<String> = Vec::new();
+    for dim in graph.inputs.iter().filter_map(|input| input.shape.as_ref()).flatten() {
+        if let Dim::Symbol(name) = dim {
+            known.push(name.clone());
+        }
+    }
+    if let Some(name) = dims.keys().find(|name| !known.contains(name)) {
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(Error::UnknownDim { name: name.clone(), known });
+    }
+    for value in graph.inputs.iter_mut().chain(&mut graph.outputs) {
+        for dim in value.shape.iter_mut().flatten() {
+            if let Dim::Symbol(name) = dim
+                && let Some(&size) = dims.get(name)
+            {
+                *dim = Dim::Known(size);
+            }
+        }
+    }
+    for input in &graph.inputs {
+        if let Some(Dim::Known(size)) = input.shape.as_ref().and_then(|shape| shape.first())
+            && *size > 1
+            && input.shape.as_ref().is_some_and(|shape| shape.len() > 1)
+        {
+            return Err(Error::FixedBatch { input: input.name.clone(), size: *size });
+        }
+    }
+    Ok(())
+}
+
+/// The constant a value is, if it is one.
+fn constant<'g>(graph: &'g Graph, name: Option<&str>) -> Option<&'g Tensor> {
+    graph.initializers.get(name?)
+}
+
+/// The constant a value is, if it has one element.
+fn scalar(graph: &Graph, name: Option<&str>) -> Option<f32> {
+    constant(graph, name)?.scalar_f32()
+}
+
+/// The index of the only reader of a value that is not a graph output.
+fn only_reader(graph: &Graph, value: &str) -> Option<usize> {
+    if graph.is_output(value) {
+        return None;
+    }
+    let mut readers = graph.nodes.iter().enumerate().filter(|(_, node)| node.inputs.iter().any(|name| name == value));
+    match (readers.next(), readers.next()) {
+        (Some((index, node)), None) if node.inputs.iter().filter(|name| *name == value).count() == 1 => Some(index),
+        _ => None,
+    }
+}
+
+/// The index of the node that makes a value.
+fn maker(graph: &Graph, value: Option<&str>) -> Option<usize> {
+    let value = value?;
+    graph.nodes.iter().position(|node| node.outputs.iter().any(|name| name == value))
+}
+
+/// Adds an initializer under a new name beginning with `stem`, and returns the name.
+fn add_constant(graph: &mut Graph, stem: &str, tensor: Tensor) -> String {
+    let name = graph.fresh_name(stem);
+    graph.initializers.insert(name.clone(), tensor);
+    name
+}
+
+/// Removes node `index`, whose output equals the value `source`. Returns whether that was possible: a graph
+/// output needs a node that makes it under its name.
+fn bypass(graph: &mut Graph, index: usize, source: &str) -> bool {
+    let output = graph.nodes[index].output().to_owned();
+    if !graph.is_output(&output) {
+        graph.nodes.remove(index);
+        graph.replace_uses(&output, source);
+        return true;
+    }
+    let Some(origin) = maker(graph, Some(source)) else { return false };
+    if graph.is_output(source) {
+        return false;
+    }
+    graph.nodes.remove(index);
+    let origin = if origin > index { origin - 1 } else { origin };
+    for name in &mut graph.nodes[origin].outputs {
+        if name == source {
+            name.clone_from(&output);
+        }
+    }
+    graph.replace_uses(source, &output);
+    true
+}
