@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use super::Target;
-use super::format::{HEADER_LEN, Header, MAGIC, NO_NAME, OpRecord, TENSOR_LEN, TensorRecord, VERSION, checksum};
+use super::format::{HEADER_LEN, Header, MAGIC, NO_NAME, OpRecord, TENSOR_LEN, TensorRecord, VERSION, image_checksum};
 use crate::error::{Error, Reason};
 use crate::op::{ConstRef, OpKind, Params, Words};
 use crate::operator::{AllOperators, OperatorSet};
@@ -116,8 +116,10 @@ impl<'a, O: OperatorSet> Plan<'a, O> {
             return Err(Error::image(Reason::Alignment));
         }
         let image = image.get(..header.total_len as usize).ok_or(Error::image(Reason::Truncated))?;
-        let body = image.get(HEADER_LEN..).ok_or(Error::image(Reason::Truncated))?;
-        if checksum(body) != header.checksum {
+        if image.len() < HEADER_LEN {
+            return Err(Error::image(Reason::Truncated));
+        }
+        if image_checksum(image) != header.checksum {
             return Err(Error::image(Reason::Checksum));
         }
         let io_len = (usize::from(header.inputs) + usize::from(header.outputs)) * 2;
