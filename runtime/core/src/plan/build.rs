@@ -156,8 +156,7 @@ impl Builder {
     ///
     /// [`BuildError::TooManyRecords`] or [`BuildError::TooLarge`].
     pub fn finish(&self) -> Result<Vec<u8>, BuildError> {
-        let mut image = Vec::new();
-        image.resize(HEADER_LEN, 0);
+        let mut image = alloc::vec![0; HEADER_LEN];
         for index in self.inputs.iter().chain(&self.outputs) {
             image.extend_from_slice(&index.to_le_bytes());
         }
