@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use tract_onnx::prelude::tract_ndarray::Zip;
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::ops::binary::{BinMiniOp, TypedBinOp};
+use tract_onnx::tract_core::ops::math::Div;
 
 use super::{Error, Single};
-use crate::graph::{DataType, Dim, Graph, ValueInfo};
+use crate::graph::Graph;
 use crate::onnx;
 
 /// Operators that tract computes in its own quantized types, not as ONNX defines them.
@@ -16,8 +19,6 @@ struct Model {
     plan: Arc<TypedRunnableModel>,
     /// Shapes of the graph inputs.
     inputs: Vec<Vec<usize>>,
-    /// Further inputs that are the same for every sample.
-    divisors: Vec<TValue>,
 }
 
 /// Loads a graph whose input and output shapes are fixed.
@@ -31,37 +32,16 @@ pub(super) fn load(graph: &Graph) -> Result<Box<dyn Single>, Error> {
 }
 
 fn build(graph: &Graph) -> TractResult<Model> {
-    let mut graph = graph.clone();
-    let divisors = divisors_as_inputs(&mut graph);
-    let bytes = onnx::to_bytes(&graph);
-    let model = tract_onnx::onnx().model_for_read(&mut &bytes[..])?.into_typed()?.into_optimized()?;
+    let bytes = onnx::to_bytes(graph);
+    let mut model = tract_onnx::onnx().model_for_read(&mut &bytes[..])?.into_typed()?;
+    ExactDiv::install(&mut model)?;
+    let model = model.into_optimized()?;
     let mut inputs = Vec::new();
     for i in 0..model.inputs.len() {
         let shape = model.input_fact(i)?.shape.as_concrete().map(<[usize]>::to_vec);
         inputs.push(shape.ok_or_else(|| TractError::msg(format!("input {i} has no fixed shape")))?);
     }
-    let constants = inputs.split_off(inputs.len().saturating_sub(divisors.len()));
-    let divisors = divisors.iter().zip(constants).map(|(values, shape)| Tensor::from_shape(&shape, values));
-    let divisors = divisors.map(|tensor| Ok(tensor?.into_tvalue())).collect::<TractResult<_>>()?;
-    Ok(Model { plan: model.into_runnable()?, inputs, divisors })
-}
-
-/// Makes constant divisors graph inputs, and gives their elements.
-///
-/// tract turns a division by a constant into a product with its reciprocal, which differs in the last bit; where the
-/// quotient is rounded, as in simulated quantization, that can be a whole step.
-fn divisors_as_inputs(graph: &mut Graph) -> Vec<Vec<f32>> {
-    let mut divisors = Vec::new();
-    for node in graph.nodes.iter().filter(|node| node.op_type == "Div" && node.domain.is_empty()) {
-        let Some(name) = node.input(1) else { continue };
-        let float = graph.initializers.get(name).is_some_and(|tensor| tensor.dtype == DataType::F32);
-        if float && let Some((name, tensor)) = graph.initializers.remove_entry(name) {
-            let shape = tensor.shape.iter().map(|&dim| Dim::Known(dim)).collect();
-            graph.inputs.push(ValueInfo { name, dtype: tensor.dtype, shape: Some(shape) });
-            divisors.push(tensor.to_f32());
-        }
-    }
-    divisors
+    Ok(Model { plan: model.into_runnable()?, inputs })
 }
 
 impl Single for Model {
@@ -71,7 +51,6 @@ impl Single for Model {
             for (values_in, shape) in inputs.iter().zip(&self.inputs) {
                 values.push(Tensor::from_shape(shape, values_in)?.into_tvalue());
             }
-            values.extend(self.divisors.iter().cloned());
             let outputs = self.plan.run(values)?;
             let floats = |value: &TValue| {
                 let value = value.cast_to::<f32>()?;
@@ -80,5 +59,54 @@ impl Single for Model {
             outputs.iter().map(floats).collect()
         };
         run().map_err(|error| Error::TractRun { reason: format!("{error:#}") })
+    }
+}
+
+/// Division of f32 values as IEEE 754 has it.
+///
+/// tract's own becomes a product with the reciprocal, which differs in the last bit; where the quotient is rounded, as
+/// in simulated quantization, that can be a whole step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ExactDiv;
+
+impl ExactDiv {
+    /// Replaces every division of f32 values.
+    fn install(model: &mut TypedModel) -> TractResult<()> {
+        for id in 0..model.nodes.len() {
+            let is_div = model.nodes[id].op_as::<TypedBinOp>().is_some_and(|op| op.0.is::<Div>());
+            if is_div && model.node_input_facts(id)?.iter().all(|fact| fact.datum_type == f32::datum_type()) {
+                model.nodes[id].op = Box::new(TypedBinOp(Box::new(Self), None));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl BinMiniOp for ExactDiv {
+    fn name(&self) -> &'static str {
+        "ExactDiv"
+    }
+
+    fn result_datum_type(&self, _: DatumType, _: DatumType) -> TractResult<DatumType> {
+        Ok(f32::datum_type())
+    }
+
+    fn eval_in_a(&self, a: &mut Tensor, b: &Tensor) -> TractResult<()> {
+        let mut a = a.try_as_plain_ram_mut()?;
+        let b = b.to_plain_array_view::<f32>()?;
+        Zip::from(a.to_array_view_mut::<f32>()?).and_broadcast(b).for_each(|a, b| *a /= b);
+        Ok(())
+    }
+
+    fn eval_out_of_place(&self, c: &mut Tensor, a: &Tensor, b: &Tensor) -> TractResult<()> {
+        let (a, b) = (a.to_plain_array_view::<f32>()?, b.to_plain_array_view::<f32>()?);
+        let mut c = c.try_as_plain_ram_mut()?;
+        let c = c.to_array_view_mut::<f32>()?;
+        Zip::from(c).and_broadcast(a).and_broadcast(b).for_each(|c, a, b| *c = a / b);
+        Ok(())
+    }
+
+    fn is_commutative(&self) -> bool {
+        false
     }
 }
