@@ -20,6 +20,8 @@ mod max_pool2d;
 mod memory;
 mod mul;
 mod pad;
+#[cfg(feature = "reference")]
+pub mod reference;
 mod requantize;
 mod softmax;
 mod transpose;
