@@ -99,7 +99,7 @@ impl fmt::Display for Event<'_> {
                 write!(f, "{count} {}", unit.name())
             }
             Self::Score { correct, labelled } => {
-                write!(f, "{correct} of {labelled} labelled images classified as expected\n")
+                writeln!(f, "{correct} of {labelled} labelled images classified as expected")
             }
             Self::Layer { index, kind, name, macs, count, .. } => {
                 write!(

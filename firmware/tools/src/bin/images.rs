@@ -9,7 +9,7 @@ use std::io::{Read, Seek};
 use std::process::ExitCode;
 use std::{env, fs};
 
-use equant_firmware::images::{Element, HEADER_LEN, Header, NO_LABEL};
+use equant_firmware::images::{Element, Header, NO_LABEL};
 use equant_runtime::plan::{AlignedBytes, DType, LOGICAL_NCHW, TensorRecord};
 use equant_runtime::{Plan, quant};
 use npyz::NpyFile;
@@ -70,7 +70,6 @@ fn run() -> Result<(), Error> {
         let label = labels.get(i).map_or(Ok(NO_LABEL), |&label| u16::try_from(label))?;
         out.extend_from_slice(&label.to_le_bytes());
     }
-    debug_assert!(out.len() >= HEADER_LEN);
     out.resize(header.inputs_offset().ok_or("too many samples")?, 0);
     for sample in values.chunks_exact(elements) {
         for x in in_plan_order(sample, &input) {
