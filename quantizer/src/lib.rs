@@ -12,6 +12,7 @@ pub mod cli;
 pub mod compile;
 pub mod data;
 pub mod exec;
+pub mod files;
 pub mod graph;
 pub mod metrics;
 pub mod observe;
