@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod observe;
 pub mod onnx;
 pub mod passes;
+pub mod pipeline;
 pub mod qdq;
 pub mod quantize;
 pub mod report;
