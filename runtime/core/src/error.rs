@@ -38,6 +38,8 @@ pub enum Reason {
     Target,
     /// The image is shorter than its header says, or a section lies outside of it.
     Truncated,
+    /// Sections of the image overlap or are out of order.
+    Sections,
     /// The checksum does not match: the image was damaged in storage or transport.
     Checksum,
     /// The image, or a section in it, is not aligned as the format demands.
@@ -58,6 +60,8 @@ pub enum Reason {
     Overlap,
     /// A multiplier, shift or clamp of an operator is out of range.
     OperatorRange,
+    /// Arena and scratch of the plan exceed 2 GiB.
+    ArenaTooLarge,
     /// The arena handed in is smaller than the plan needs.
     ArenaTooSmall,
     /// The arena handed in is not aligned to 16 bytes.
@@ -75,6 +79,7 @@ impl fmt::Display for Reason {
             Reason::Version => "plan format version is not supported; compile the model again",
             Reason::Target => "plan is packed for another target; compile it for this one",
             Reason::Truncated => "plan image is truncated",
+            Reason::Sections => "plan sections overlap or are out of order",
             Reason::Checksum => "plan checksum does not match; the image is damaged",
             Reason::Alignment => "plan image or section is misaligned",
             Reason::Tensor => "malformed tensor record",
@@ -85,6 +90,7 @@ impl fmt::Display for Reason {
             Reason::OperatorConstant => "operator constant is missing or has the wrong length",
             Reason::Overlap => "operator output overlaps an input",
             Reason::OperatorRange => "multiplier, shift or clamp out of range",
+            Reason::ArenaTooLarge => "arena of the plan exceeds 2 GiB",
             Reason::ArenaTooSmall => "arena is smaller than the plan needs",
             Reason::ArenaAlignment => "arena is not aligned to 16 bytes",
             Reason::NoSuchTensor => "no such input or output",

@@ -13,6 +13,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "build")]
+extern crate alloc;
+
 pub mod error;
 pub mod kernels;
 pub mod op;

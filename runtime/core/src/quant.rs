@@ -134,5 +134,5 @@ pub fn quantize_i16(x: f32, scale: f32, zero_point: i32) -> i16 {
 
 /// ONNX `DequantizeLinear`: `(q − zero_point) · scale`.
 pub fn dequantize(q: i32, scale: f32, zero_point: i32) -> f32 {
-    (q - zero_point) as f32 * scale
+    q.wrapping_sub(zero_point) as f32 * scale
 }

@@ -152,5 +152,5 @@ impl<'p, 'm, O: OperatorSet> Session<'p, 'm, O> {
 /// The bytes of an arena tensor.
 fn range(tensor: &TensorRecord) -> core::ops::Range<usize> {
     let start = tensor.offset as usize;
-    start..start + tensor.byte_len().unwrap_or(0) as usize
+    start..start.wrapping_add(tensor.byte_len().unwrap_or(0) as usize)
 }

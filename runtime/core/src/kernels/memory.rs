@@ -39,6 +39,37 @@ pub(crate) fn check_i8(tensor: &TensorRecord) -> Result<(), Reason> {
     if tensor.dtype == DType::I8 { Ok(()) } else { Err(Reason::OperatorShape) }
 }
 
+/// Refuses tensors that do not share dtype, scale and zero point.
+pub(crate) fn check_same_quantization(x: &TensorRecord, y: &TensorRecord) -> Result<(), Reason> {
+    let same = x.dtype == y.dtype && x.zero_point == y.zero_point && x.scale.to_bits() == y.scale.to_bits();
+    if same { Ok(()) } else { Err(Reason::OperatorShape) }
+}
+
+/// The sizes of four axes: the tensor's own behind leading ones.
+pub(crate) fn leading_ones(tensor: &TensorRecord) -> [usize; 4] {
+    let mut dims = [1; 4];
+    for (slot, &dim) in dims.iter_mut().rev().zip(tensor.shape().iter().rev()) {
+        *slot = dim as usize;
+    }
+    dims
+}
+
+/// Length of the last axis and number of rows along it; a tensor without axes is one row of one element.
+pub(crate) fn rows(tensor: &TensorRecord) -> Result<(usize, usize), Reason> {
+    let len = tensor.shape().last().map_or(1, |&dim| dim as usize);
+    Ok((len, elements(tensor).checked_div(len).ok_or(Reason::OperatorShape)?))
+}
+
+/// Copies `source` to the bytes of `target` from `at` on.
+#[inline]
+pub(crate) fn copy(target: &mut [u8], at: usize, source: &[u8]) -> Option<()> {
+    let target = target.get_mut(at..at.wrapping_add(source.len()))?;
+    for (slot, &byte) in target.iter_mut().zip(source) {
+        *slot = byte;
+    }
+    Some(())
+}
+
 /// Number of elements. Parsing has made sure that it does not overflow.
 pub(crate) fn elements(tensor: &TensorRecord) -> usize {
     tensor.elements().unwrap_or(0) as usize
@@ -119,11 +150,6 @@ impl<'a> Inputs<'a> {
 /// Bytes as i8.
 pub(crate) fn as_i8(bytes: &[u8]) -> Result<&[i8], Reason> {
     bytemuck::try_cast_slice(bytes).map_err(|_| Reason::Alignment)
-}
-
-/// Bytes as i8.
-pub(crate) fn as_i8_mut(bytes: &mut [u8]) -> Result<&mut [i8], Reason> {
-    bytemuck::try_cast_slice_mut(bytes).map_err(|_| Reason::Alignment)
 }
 
 /// A constant of `len` i8.

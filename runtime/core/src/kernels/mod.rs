@@ -8,39 +8,37 @@ mod add;
 mod avg_pool2d;
 mod binary;
 mod channels;
+mod concat;
 mod conv2d;
 mod depthwise_conv2d;
+mod fixed;
 mod fully_connected;
+mod layer_norm;
+mod lut;
+mod mat_mul;
+mod max_pool2d;
 mod memory;
+mod mul;
+mod pad;
+#[cfg(feature = "reference")]
+pub mod reference;
 mod requantize;
+mod softmax;
+mod transpose;
 mod window;
 
 pub use add::Add;
 pub use avg_pool2d::AvgPool2d;
+pub use concat::Concat;
 pub use conv2d::{Conv2d, pack_conv2d};
 pub use depthwise_conv2d::{DepthwiseConv2d, pack_depthwise_conv2d};
 pub use fully_connected::{FullyConnected, pack_fully_connected};
+pub use layer_norm::LayerNorm;
+pub use lut::Lut;
+pub use mat_mul::MatMul;
+pub use max_pool2d::MaxPool2d;
+pub use mul::Mul;
+pub use pad::Pad;
 pub use requantize::Requantize;
-
-use crate::error::Reason;
-use crate::op::OpKind;
-use crate::operator::Operator;
-use crate::plan::{OpView, Plan};
-
-macro_rules! pending {
-    ($($op:ident)*) => {$(
-        /// Kernel that is not registered in this build.
-        #[derive(Debug, Clone, Copy)]
-        pub struct $op;
-        impl Operator for $op {
-            const KIND: OpKind = OpKind::$op;
-            fn check(_: &OpView<'_>, _: &Plan<'_>) -> Result<(), Reason> {
-                Err(Reason::OperatorNotRegistered)
-            }
-            fn run(_: &OpView<'_>, _: &Plan<'_>, _: &mut [u8]) -> Result<(), Reason> {
-                Err(Reason::OperatorNotRegistered)
-            }
-        }
-    )*};
-}
-pending!(MatMul Mul Lut Softmax LayerNorm MaxPool2d Transpose Concat Pad);
+pub use softmax::Softmax;
+pub use transpose::Transpose;

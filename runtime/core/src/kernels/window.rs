@@ -49,7 +49,10 @@ impl Axis {
         let last = u64::from(dilation) * u64::from(kernel.saturating_sub(1));
         let stride = usize::try_from(stride).ok().and_then(NonZeroUsize::new).ok_or(Reason::OperatorShape)?;
         let dilation = usize::try_from(dilation).ok().and_then(NonZeroUsize::new).ok_or(Reason::OperatorShape)?;
-        let fits = padded <= i32::MAX as u64 && stride.get() <= i32::MAX as usize && last < padded;
+        let fits = padded <= i32::MAX as u64
+            && stride.get() <= i32::MAX as usize
+            && dilation.get() <= i32::MAX as usize
+            && last < padded;
         if kernel == 0 || output == 0 || !fits {
             return Err(Reason::OperatorShape);
         }

@@ -22,6 +22,23 @@ pub const fn align16(n: usize) -> usize {
 
 /// CRC-32 (IEEE 802.3, reflected) of `bytes`, by nibbles: a 64-byte table.
 pub const fn checksum(bytes: &[u8]) -> u32 {
+    !crc(u32::MAX, bytes)
+}
+
+/// [`checksum`] of an image: every byte but the four of the checksum itself.
+///
+/// Bytes beyond an image shorter than [`HEADER_LEN`] count as absent.
+pub fn image_checksum(image: &[u8]) -> u32 {
+    let before = image.get(..CHECKSUM_OFFSET).unwrap_or(image);
+    let after = image.get(CHECKSUM_OFFSET + 4..).unwrap_or_default();
+    !crc(crc(u32::MAX, before), after)
+}
+
+/// Where the header holds the checksum.
+const CHECKSUM_OFFSET: usize = 12;
+
+/// Continues a CRC over `bytes`.
+const fn crc(mut crc: u32, bytes: &[u8]) -> u32 {
     const TABLE: [u32; 16] = {
         let mut table = [0u32; 16];
         let mut i = 0;
@@ -37,7 +54,6 @@ pub const fn checksum(bytes: &[u8]) -> u32 {
         }
         table
     };
-    let mut crc = u32::MAX;
     let mut rest = bytes;
     while let Some((byte, tail)) = rest.split_first() {
         crc ^= *byte as u32;
@@ -45,7 +61,7 @@ pub const fn checksum(bytes: &[u8]) -> u32 {
         crc = (crc >> 4) ^ TABLE[(crc & 15) as usize];
         rest = tail;
     }
-    !crc
+    crc
 }
 
 /// Element type of a tensor in the arena or in the constants.
@@ -92,7 +108,7 @@ pub struct Header {
     pub target: u16,
     /// Length of the whole image.
     pub total_len: u32,
-    /// [`checksum`] of everything after the header.
+    /// [`image_checksum`]: of every byte of the image but these four.
     pub checksum: u32,
     /// Number of inputs, then of outputs.
     pub inputs: u16,

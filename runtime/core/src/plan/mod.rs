@@ -12,12 +12,16 @@
 //! Every section begins at a multiple of 16 bytes and the image itself must be 16-byte aligned
 //! ([`include_plan!`](crate::include_plan) sees to it). [`Plan::parse`] validates all of it.
 
+#[cfg(feature = "build")]
+mod build;
 mod format;
 mod parse;
 
+#[cfg(feature = "build")]
+pub use build::{AlignedBytes, BuildError, Builder};
 pub use format::{
     CONST_TENSOR, DType, HEADER_LEN, Header, LOGICAL_NCHW, MAGIC, NO_NAME, OpRecord, TENSOR_LEN, TensorRecord, VERSION,
-    align16, checksum,
+    align16, checksum, image_checksum,
 };
 pub use parse::{OpView, Ops, Plan, arena_len};
 

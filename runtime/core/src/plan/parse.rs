@@ -3,7 +3,10 @@
 use core::marker::PhantomData;
 
 use super::Target;
-use super::format::{HEADER_LEN, Header, MAGIC, NO_NAME, OpRecord, TENSOR_LEN, TensorRecord, VERSION, checksum};
+use super::format::{
+    CONST_TENSOR, HEADER_LEN, Header, LOGICAL_NCHW, MAGIC, NO_NAME, OpRecord, TENSOR_LEN, TensorRecord, VERSION,
+    image_checksum,
+};
 use crate::error::{Error, Reason};
 use crate::op::{ConstRef, OpKind, Params, Words};
 use crate::operator::{AllOperators, OperatorSet};
@@ -11,15 +14,25 @@ use crate::operator::{AllOperators, OperatorSet};
 /// Bytes of arena (scratch included) that the image asks for: a `const fn`, so that firmware can
 /// declare `static ARENA: Aligned<[u8; arena_len(IMAGE)]>`.
 ///
-/// Only reads the header: 0 for anything shorter. [`Plan::parse`] is what validates.
+/// Only reads the header: 0 for anything shorter, `usize::MAX` for sizes that no plan may have.
+/// [`Plan::parse`] is what validates.
 pub const fn arena_len(image: &[u8]) -> usize {
     match image.first_chunk::<HEADER_LEN>() {
         Some(bytes) => {
             let header = Header::from_bytes(bytes);
-            super::align16(header.arena_len as usize) + header.scratch_len as usize
+            match memory_len(&header) {
+                Some(len) => len,
+                None => usize::MAX,
+            }
         }
         None => 0,
     }
+}
+
+/// Bytes of arena and scratch, or `None` beyond 2 GiB.
+const fn memory_len(header: &Header) -> Option<usize> {
+    let len = (header.arena_len as u64).next_multiple_of(16) + header.scratch_len as u64;
+    if len <= i32::MAX as u64 { Some(len as usize) } else { None }
 }
 
 /// A validated image, and the operators that will run it.
@@ -116,18 +129,24 @@ impl<'a, O: OperatorSet> Plan<'a, O> {
             return Err(Error::image(Reason::Alignment));
         }
         let image = image.get(..header.total_len as usize).ok_or(Error::image(Reason::Truncated))?;
-        let body = image.get(HEADER_LEN..).ok_or(Error::image(Reason::Truncated))?;
-        if checksum(body) != header.checksum {
+        if image.len() < HEADER_LEN {
+            return Err(Error::image(Reason::Truncated));
+        }
+        if image_checksum(image) != header.checksum {
             return Err(Error::image(Reason::Checksum));
         }
-        let io_len = (usize::from(header.inputs) + usize::from(header.outputs)) * 2;
+        if memory_len(&header).is_none() {
+            return Err(Error::image(Reason::ArenaTooLarge));
+        }
+        let io_len = (u32::from(header.inputs) + u32::from(header.outputs)) * 2;
+        let mut sections = Sections { image, end: HEADER_LEN };
         let plan = Self {
             header,
-            io: section(image, HEADER_LEN as u32, io_len as u32)?,
-            tensors: section(image, header.tensors_offset, u32::from(header.tensors) * TENSOR_LEN as u32)?,
-            ops: section(image, header.ops_offset, header.ops_len)?,
-            consts: section(image, header.consts_offset, header.consts_len)?,
-            names: section(image, header.names_offset, header.names_len)?,
+            io: sections.next(HEADER_LEN as u32, io_len)?,
+            tensors: sections.next(header.tensors_offset, u32::from(header.tensors) * TENSOR_LEN as u32)?,
+            ops: sections.next(header.ops_offset, header.ops_len)?,
+            consts: sections.next(header.consts_offset, header.consts_len)?,
+            names: sections.next(header.names_offset, header.names_len)?,
             operators: PhantomData,
         };
         plan.check_tensors()?;
@@ -141,7 +160,11 @@ impl<'a, O: OperatorSet> Plan<'a, O> {
             let (low, high) = tensor.dtype.range();
             let zero_point_fits = (low..=high).contains(&i32::from(tensor.zero_point));
             let scale_is_sound = tensor.scale.is_finite() && tensor.scale > 0.0;
-            if !zero_point_fits || !scale_is_sound || tensor.elements() == Some(0) {
+            let flags_are_sound = match tensor.flags & LOGICAL_NCHW {
+                0 => tensor.flags & !CONST_TENSOR == 0,
+                _ => tensor.flags & !(CONST_TENSOR | LOGICAL_NCHW) == 0 && tensor.rank == 4,
+            };
+            if !zero_point_fits || !scale_is_sound || !flags_are_sound || tensor.elements() == Some(0) {
                 return Err(Error::at(Reason::Tensor, index));
             }
             let len = tensor.byte_len().ok_or(Error::at(Reason::Tensor, index))?;
@@ -177,6 +200,9 @@ impl<'a, O: OperatorSet> Plan<'a, O> {
                     return Err(Error::at(Reason::Operator, index));
                 }
             }
+            if op.record.name != NO_NAME && self.name_bytes(&op).is_none() {
+                return Err(Error::at(Reason::Operator, index));
+            }
             O::check(&op, &self.erase()).map_err(|reason| Error::at(reason, index))?;
         }
         if ops.rest.is_empty() { Ok(()) } else { Err(Error::at(Reason::Operator, self.header.ops)) }
@@ -207,7 +233,7 @@ impl<'a, O: OperatorSet> Plan<'a, O> {
 
     /// Bytes of arena needed, scratch included; the arena must be 16-byte aligned.
     pub fn arena_len(&self) -> usize {
-        super::align16(self.header.arena_len as usize) + self.header.scratch_len as usize
+        memory_len(&self.header).unwrap_or(0)
     }
 
     /// The constants section.
@@ -266,12 +292,15 @@ impl<'a, O: OperatorSet> Plan<'a, O> {
 
     /// The name of an operator, unless names were stripped.
     pub fn op_name(&self, op: &OpView<'_>) -> Option<&'a str> {
+        core::str::from_utf8(self.name_bytes(op)?).ok()
+    }
+
+    fn name_bytes(&self, op: &OpView<'_>) -> Option<&'a [u8]> {
         if op.record.name == NO_NAME {
             return None;
         }
-        let bytes = self.names.get(op.record.name as usize..)?;
-        let (len, rest) = bytes.split_first_chunk::<2>()?;
-        core::str::from_utf8(rest.get(..usize::from(u16::from_le_bytes(*len)))?).ok()
+        let (len, rest) = self.names.get(op.record.name as usize..)?.split_first_chunk::<2>()?;
+        rest.get(..usize::from(u16::from_le_bytes(*len)))
     }
 }
 
@@ -305,10 +334,26 @@ impl<'a> Iterator for Ops<'a> {
     }
 }
 
-/// Cuts a section out of the image, checking bounds and alignment.
-fn section(image: &[u8], offset: u32, len: u32) -> Result<&[u8], Error> {
-    if !offset.is_multiple_of(16) {
-        return Err(Error::image(Reason::Alignment));
+/// Cuts sections out of the image, front to back.
+struct Sections<'a> {
+    image: &'a [u8],
+    /// End of the previous section.
+    end: usize,
+}
+
+impl<'a> Sections<'a> {
+    /// The section at `offset`: aligned, behind the previous one and inside the image.
+    fn next(&mut self, offset: u32, len: u32) -> Result<&'a [u8], Error> {
+        let start = offset as usize;
+        if !start.is_multiple_of(16) {
+            return Err(Error::image(Reason::Alignment));
+        }
+        if start < self.end {
+            return Err(Error::image(Reason::Sections));
+        }
+        let rest = self.image.get(start..).ok_or(Error::image(Reason::Truncated))?;
+        let section = rest.get(..len as usize).ok_or(Error::image(Reason::Truncated))?;
+        self.end = start.wrapping_add(section.len());
+        Ok(section)
     }
-    image.get(offset as usize..).and_then(|rest| rest.get(..len as usize)).ok_or(Error::image(Reason::Truncated))
 }

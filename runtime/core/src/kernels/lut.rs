@@ -1,0 +1,59 @@
+//! Unary functions as tables.
+
+use super::memory::{self, BLOCK};
+use crate::error::Reason;
+use crate::op::{LutParams, OpKind};
+use crate::operator::Operator;
+use crate::plan::{DType, OpView, Plan, TensorRecord};
+
+/// `y = table[x + 128]`: any shape, `x` i8, `y` i8 or i16; in place for i8.
+///
+/// Exact: the table holds the quantized function of each of the 256 inputs.
+#[derive(Debug, Clone, Copy)]
+pub struct Lut;
+
+/// Entries of a table.
+const ENTRIES: usize = 256;
+
+/// The table's bytes.
+fn table<'a>(op: &OpView<'_>, plan: &Plan<'a>, y: &TensorRecord) -> Result<&'a [u8], Reason> {
+    let p: LutParams = memory::params(op)?;
+    let bytes = plan.constant(p.table).ok_or(Reason::OperatorConstant)?;
+    if bytes.len() == ENTRIES.wrapping_mul(y.dtype.size()) { Ok(bytes) } else { Err(Reason::OperatorConstant) }
+}
+
+impl Operator for Lut {
+    const KIND: OpKind = OpKind::Lut;
+
+    fn check(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
+        memory::check_arity(op, 1)?;
+        let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+        memory::check_i8(&x)?;
+        if x.elements() != y.elements() {
+            return Err(Reason::OperatorShape);
+        }
+        table(op, plan, &y)?;
+        memory::check_in_place(&x, &y)
+    }
+
+    fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
+        let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+        let table = table(op, plan, &y)?;
+        let mut block = [0i32; BLOCK];
+        for start in (0..memory::elements(&y)).step_by(BLOCK) {
+            memory::load(memory::bytes(plan, arena, &x)?, x.dtype, start, &mut block);
+            for value in &mut block {
+                let entry = value.wrapping_add(128) as usize & (ENTRIES - 1);
+                *value = match y.dtype {
+                    DType::I8 => i32::from(table.get(entry).copied().unwrap_or(0) as i8),
+                    DType::I16 => {
+                        let pair = table.as_chunks::<2>().0.get(entry).copied().unwrap_or_default();
+                        i32::from(i16::from_le_bytes(pair))
+                    }
+                };
+            }
+            memory::store(memory::bytes_mut(arena, &y)?, y.dtype, start, &block);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! Maximum pooling.
+
+use super::memory::{self, BLOCK};
+use super::window::{Axis, Taps, Window};
+use crate::error::Reason;
+use crate::op::{MaxPool2dParams, OpKind};
+use crate::operator::Operator;
+use crate::plan::{DType, OpView, Plan};
+
+/// `y = clamp(max x)` over the window's elements inside the input: exact.
+///
+/// `x` is `[N, H, W, C]`, `y` `[N, OH, OW, C]`, i8 or i16, with one scale and zero point. The last windows may
+/// hang over the padded input (`ceil_mode`). A window without elements has the maximum −∞, which is the
+/// lowest value of the clamp.
+#[derive(Debug, Clone, Copy)]
+pub struct MaxPool2d;
+
+/// Input elements of an axis that the taps of a window read.
+fn elements(axis: &Axis, taps: Taps) -> impl Iterator<Item = usize> + Clone {
+    let (start, step) = (taps.start, axis.dilation.get());
+    (0..taps.len()).map(move |tap| start.wrapping_add(tap.wrapping_mul(step)))
+}
+
+fn run(window: &Window, clamp: [i32; 2], dtype: DType, x: &[u8], y: &mut [u8]) -> Option<()> {
+    let Window { batch, rows, cols, in_channels, .. } = *window;
+    let (mut highest, mut values) = ([0i32; BLOCK], [0i32; BLOCK]);
+    let mut at = 0usize;
+    for n in 0..batch {
+        for oy in 0..rows.output {
+            let ty = rows.taps(oy);
+            for ox in 0..cols.output {
+                let tx = cols.taps(ox);
+                for c in (0..in_channels).step_by(BLOCK) {
+                    let lanes = BLOCK.min(in_channels.wrapping_sub(c));
+                    let (highest, values) = (highest.get_mut(..lanes)?, values.get_mut(..lanes)?);
+                    highest.fill(clamp[0]);
+                    for iy in elements(&rows, ty) {
+                        let row = n.wrapping_mul(rows.input).wrapping_add(iy).wrapping_mul(cols.input);
+                        for ix in elements(&cols, tx) {
+                            let pixel = row.wrapping_add(ix).wrapping_mul(in_channels);
+                            memory::load(x, dtype, pixel.wrapping_add(c), values);
+                            for (highest, &value) in highest.iter_mut().zip(&*values) {
+                                *highest = value.max(*highest);
+                            }
+                        }
+                    }
+                    for highest in highest.iter_mut() {
+                        *highest = clamp[1].min(*highest);
+                    }
+                    memory::store(y, dtype, at, highest);
+                    at = at.wrapping_add(lanes);
+                }
+            }
+        }
+    }
+    Some(())
+}
+
+impl Operator for MaxPool2d {
+    const KIND: OpKind = OpKind::MaxPool2d;
+
+    fn check(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
+        memory::check_arity(op, 1)?;
+        let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+        let p: MaxPool2dParams = memory::params(op)?;
+        memory::check_same_quantization(&x, &y)?;
+        let window = Window::new(&x, &y, [p.kernel, p.strides, p.dilations], p.pads, false)?;
+        if window.in_channels != window.out_channels {
+            return Err(Reason::OperatorShape);
+        }
+        memory::check_clamp(p.clamp, &y)?;
+        memory::check_disjoint(&x, &y)
+    }
+
+    fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
+        let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+        let p: MaxPool2dParams = memory::params(op)?;
+        let window = Window::new(&x, &y, [p.kernel, p.strides, p.dilations], p.pads, false)?;
+        let (inputs, out) = memory::split(plan, arena, &y)?;
+        run(&window, p.clamp, y.dtype, inputs.bytes(&x)?, out).ok_or(Reason::OperatorShape)
+    }
+}

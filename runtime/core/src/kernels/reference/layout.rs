@@ -1,0 +1,60 @@
+//! Operators that only move elements.
+
+use alloc::{vec, vec::Vec};
+
+use super::{Record, Tensor, indices};
+use crate::op::{ConcatParams, PadParams, TransposeParams};
+
+/// Element at an index of four axes with leading ones.
+fn at_leading(x: &Tensor, [a, b, c, d]: [usize; 4]) -> i32 {
+    let [_, db, dc, dd] = x.leading_ones();
+    x.values[((a * db + b) * dc + c) * dd + d] as i32
+}
+
+pub(super) fn transpose(record: &Record<'_>) -> Vec<i32> {
+    let p: TransposeParams = record.params();
+    let x = record.input(0);
+    let dims = x.leading_ones();
+    let element = |y_index: [usize; 4]| {
+        let mut x_index = [0; 4];
+        for (i, &axis) in p.perm.iter().enumerate() {
+            x_index[axis as usize] = y_index[i];
+        }
+        at_leading(&x, x_index)
+    };
+    indices(p.perm.map(|axis| dims[axis as usize])).map(element).collect()
+}
+
+pub(super) fn concat(record: &Record<'_>) -> Vec<i32> {
+    let axis = record.params::<ConcatParams>().axis as usize;
+    let inputs: Vec<Tensor> = (0..record.op.input_count()).map(|i| record.input(i)).collect();
+    let element = |mut index: [usize; 4]| {
+        for x in &inputs {
+            if index[axis] < x.dims[axis] {
+                return x.at(index) as i32;
+            }
+            index[axis] -= x.dims[axis];
+        }
+        unreachable!("the inputs fill the output")
+    };
+    indices(record.output_dims()).map(element).collect()
+}
+
+pub(super) fn pad(record: &Record<'_>) -> Vec<i32> {
+    let p: PadParams = record.params();
+    let x = record.input(0);
+    let x_dims = x.leading_ones();
+    let before = p.before.map(|n| n as usize);
+    let mut dims = x_dims;
+    for (axis, dim) in dims.iter_mut().enumerate() {
+        *dim += before[axis] + p.after[axis] as usize;
+    }
+    let mut y = vec![p.value; dims.iter().product()];
+    for (slot, index) in y.iter_mut().zip(indices(dims)) {
+        let inside = (0..4).all(|axis| index[axis] >= before[axis] && index[axis] - before[axis] < x_dims[axis]);
+        if inside {
+            *slot = at_leading(&x, core::array::from_fn(|axis| index[axis] - before[axis]));
+        }
+    }
+    y
+}

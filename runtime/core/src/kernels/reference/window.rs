@@ -1,0 +1,110 @@
+//! Operators with sliding windows.
+
+use alloc::vec::Vec;
+
+use super::{Record, indices, multiplier};
+use crate::op::{AvgPool2dParams, Conv2dParams, DepthwiseConv2dParams, MaxPool2dParams};
+use crate::quant;
+
+/// Position in the input of tap `k` of window `o`, along one axis.
+fn position(o: usize, stride: u32, k: u32, dilation: u32, before: u32) -> i64 {
+    o as i64 * i64::from(stride) + i64::from(k) * i64::from(dilation) - i64::from(before)
+}
+
+pub(super) fn conv2d(record: &Record<'_>) -> Vec<i32> {
+    let p: Conv2dParams = record.params();
+    let (x, y) = (record.input(0), record.output());
+    let (weights, bias) = (record.i8s(p.weights), record.i32s(p.bias));
+    let (mantissas, shifts) = (record.i32s(p.mantissas), record.i8s(p.shifts));
+    let dims = record.output_dims();
+    let [kernel_h, kernel_w] = p.kernel;
+    let depth = x.dims[3] / p.groups as usize;
+    let group_outputs = dims[3] / p.groups as usize;
+    let element = |[n, oy, ox, o]: [usize; 4]| {
+        let mut acc = bias[o];
+        for ky in 0..kernel_h {
+            for kx in 0..kernel_w {
+                for c in 0..depth {
+                    let iy = position(oy, p.strides[0], ky, p.dilations[0], p.pads[0]);
+                    let ix = position(ox, p.strides[1], kx, p.dilations[1], p.pads[1]);
+                    let tap = (o * kernel_h as usize + ky as usize) * kernel_w as usize + kx as usize;
+                    let channel = o / group_outputs * depth + c;
+                    acc += weights[tap * depth + c] * x.at_padded(n, iy, ix, channel);
+                }
+            }
+        }
+        let scale = multiplier(mantissas[o] as i32, shifts[o] as i32);
+        // Sums wrap at 32 bits.
+        quant::requantize(acc as i32, scale, y.zero_point.into(), p.clamp[0], p.clamp[1])
+    };
+    indices(dims).map(element).collect()
+}
+
+pub(super) fn depthwise_conv2d(record: &Record<'_>) -> Vec<i32> {
+    let p: DepthwiseConv2dParams = record.params();
+    let (x, y) = (record.input(0), record.output());
+    let (weights, bias) = (record.i8s(p.weights), record.i32s(p.bias));
+    let (mantissas, shifts) = (record.i32s(p.mantissas), record.i8s(p.shifts));
+    let dims = record.output_dims();
+    let element = |[n, oy, ox, o]: [usize; 4]| {
+        let mut acc = bias[o];
+        for ky in 0..p.kernel[0] {
+            for kx in 0..p.kernel[1] {
+                let iy = position(oy, p.strides[0], ky, p.dilations[0], p.pads[0]);
+                let ix = position(ox, p.strides[1], kx, p.dilations[1], p.pads[1]);
+                let tap = (ky * p.kernel[1] + kx) as usize;
+                acc += weights[tap * dims[3] + o] * x.at_padded(n, iy, ix, o / p.multiplier as usize);
+            }
+        }
+        let scale = multiplier(mantissas[o] as i32, shifts[o] as i32);
+        quant::requantize(acc as i32, scale, y.zero_point.into(), p.clamp[0], p.clamp[1])
+    };
+    indices(dims).map(element).collect()
+}
+
+pub(super) fn avg_pool2d(record: &Record<'_>) -> Vec<i32> {
+    let p: AvgPool2dParams = record.params();
+    let (x, y) = (record.input(0), record.output());
+    let [_, height, width, _] = x.dims.map(|dim| dim as i64);
+    let pads = p.pads.map(i64::from);
+    let element = |[n, oy, ox, c]: [usize; 4]| {
+        let (mut sum, mut inside, mut padded) = (0i128, 0i128, 0i128);
+        for ky in 0..p.kernel[0] {
+            for kx in 0..p.kernel[1] {
+                let iy = position(oy, p.strides[0], ky, 1, p.pads[0]);
+                let ix = position(ox, p.strides[1], kx, 1, p.pads[1]);
+                sum += i128::from(x.at_padded(n, iy, ix, c) - x.zero_point);
+                inside += i128::from((0..height).contains(&iy) && (0..width).contains(&ix));
+                // The last windows may hang over the padding; there they count nothing.
+                padded += i128::from(iy < height + pads[2] && ix < width + pads[3]);
+            }
+        }
+        let count = if p.count_include_pad == 1 { padded } else { inside };
+        // ⌊sum · mantissa / (2^(31 + shift) · count) + 1/2⌋
+        let denominator = count << (31 + p.shift);
+        let mean = (2 * sum * i128::from(p.mantissa) + denominator).div_euclid(2 * denominator);
+        let value = mean.clamp(i32::MIN.into(), i32::MAX.into()) + i128::from(y.zero_point);
+        value.clamp(p.clamp[0].into(), p.clamp[1].into()) as i32
+    };
+    indices(record.output_dims()).map(element).collect()
+}
+
+pub(super) fn max_pool2d(record: &Record<'_>) -> Vec<i32> {
+    let p: MaxPool2dParams = record.params();
+    let x = record.input(0);
+    let element = |[n, oy, ox, c]: [usize; 4]| {
+        let mut max = None;
+        for ky in 0..p.kernel[0] {
+            for kx in 0..p.kernel[1] {
+                let iy = position(oy, p.strides[0], ky, p.dilations[0], p.pads[0]);
+                let ix = position(ox, p.strides[1], kx, p.dilations[1], p.pads[1]);
+                if (0..x.dims[1] as i64).contains(&iy) && (0..x.dims[2] as i64).contains(&ix) {
+                    max = max.max(Some(x.at([n, iy as usize, ix as usize, c])));
+                }
+            }
+        }
+        // The maximum of nothing is −∞.
+        (max.unwrap_or(i64::MIN)).clamp(p.clamp[0].into(), p.clamp[1].into()) as i32
+    };
+    indices(record.output_dims()).map(element).collect()
+}
