@@ -62,9 +62,18 @@ pub enum Error {
         /// tract's words, which name the node.
         reason: String,
     },
+    /// The runtime does not take the plan.
+    #[error("the plan is refused: {0}; compile it again with this version of equant")]
+    Plan(equant_runtime::Error),
     /// The backend was left out of this build.
     #[error("backend {0:?} is not in this build; build with `--features {feature}`", feature = .0.feature())]
     NotBuilt(Backend),
+}
+
+impl From<equant_runtime::Error> for Error {
+    fn from(error: equant_runtime::Error) -> Self {
+        Self::Plan(error)
+    }
 }
 
 impl Backend {

@@ -2,12 +2,14 @@
 
 mod error;
 mod fold;
+mod plan;
 mod select;
 #[cfg(feature = "tract")]
 mod tract;
 
 pub use error::Error;
 pub use fold::{BATCH, fold};
+pub use plan::{OpProfile, PlanRunner, RawOutput};
 
 use crate::data::Batch;
 use crate::graph::Graph;
@@ -66,14 +68,13 @@ fn single(graph: &Graph, backend: Backend) -> Result<Box<dyn Single>, Error> {
 }
 
 /// Runs a plan image (see [`crate::compile`]) with the Equant runtime on the host; gives its outputs, dequantized,
-/// in the logical (ONNX) element order.
+/// in the logical (ONNX) element order. [`PlanRunner`] also gives the stored integers and times.
 ///
 /// # Errors
 ///
 /// The runtime refuses the plan.
 pub fn plan_runner(image: &[u8]) -> Result<Box<dyn Runner>, Error> {
-    let _ = image;
-    unimplemented!()
+    plan::load(image)
 }
 
 #[cfg(test)]

@@ -154,3 +154,71 @@ mod with_tract {
         assert_eq!(run(vec![]), "the model has 1 input(s), and the batch has 0");
     }
 }
+
+mod plans {
+    use equant_runtime::op::RequantizeParams;
+    use equant_runtime::plan::{AlignedBytes, Builder, DType, LOGICAL_NCHW, Target, TensorRecord};
+
+    use super::*;
+
+    /// Halves the stored values of a `[1, 2, 2, 3]` tensor whose model shape is `[1, 3, 2, 2]`; the output is i16,
+    /// in the stored order if `flagged` is false.
+    fn halving(flagged: bool) -> Vec<u8> {
+        let mut builder = Builder::new(Target::Portable);
+        let record = |dtype, flags, scale, offset| TensorRecord {
+            dtype,
+            rank: 4,
+            flags,
+            dims: [1, 2, 2, 3],
+            scale,
+            zero_point: 0,
+            offset,
+        };
+        let x = builder.tensor(record(DType::I8, LOGICAL_NCHW, 1.0, 0)).unwrap();
+        let y = builder.tensor(record(DType::I16, if flagged { LOGICAL_NCHW } else { 0 }, 0.25, 16)).unwrap();
+        let params = RequantizeParams { mantissa: 1 << 30, shift: 0, clamp: [-32768, 32767] };
+        builder.op(&params, &[x], &[y], 12, Some("halve")).unwrap();
+        builder.input(x);
+        builder.output(y);
+        builder.memory(48, 0);
+        builder.finish().unwrap()
+    }
+
+    fn batch() -> Batch {
+        Batch { first: 0, count: 2, inputs: vec![(0..24).map(|i| (i * 2) as f32).collect()] }
+    }
+
+    #[test]
+    fn elements_come_and_go_in_the_order_of_the_model() {
+        let values = plan_runner(&halving(true)).unwrap().run(&batch()).unwrap();
+        assert_eq!(values, [(0..24).map(|i| i as f32 * 0.25).collect::<Vec<f32>>()]);
+        // Stored order: position by position, channels innermost.
+        let values = plan_runner(&halving(false)).unwrap().run(&batch()).unwrap();
+        let stored = [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11];
+        let expected: Vec<f32> = (0..2).flat_map(|n| stored.map(|i| (i + 12 * n) as f32 * 0.25)).collect();
+        assert_eq!(values, [expected]);
+    }
+
+    #[test]
+    fn raw_integers_and_times() {
+        let image = AlignedBytes::from(&halving(true)[..]);
+        let runner = PlanRunner::new(&image).unwrap();
+        let raw = runner.run_raw(&batch()).unwrap();
+        assert_eq!(raw, [RawOutput { scale: 0.25, zero_point: 0, values: (0..24).collect() }]);
+        let profile = runner.profile(&batch()).unwrap();
+        assert_eq!((profile[0].name.as_str(), profile[0].kind, profile[0].macs), ("halve", "Requantize", 12));
+        assert!(profile.len() == 1 && profile[0].nanoseconds < u64::MAX, "{profile:?}");
+    }
+
+    #[test]
+    fn damaged_plans_and_other_batches_are_refused() {
+        let mut image = halving(true);
+        let few = Batch { first: 0, count: 1, inputs: vec![vec![0.0; 11]] };
+        let few = plan_runner(&image).unwrap().run(&few).unwrap_err().to_string();
+        assert_eq!(few, "input `#0` got 11 elements, and 1 sample(s) of it have 12");
+        let last = image.len() - 1;
+        image[last] ^= 1;
+        assert!(matches!(plan_runner(&image), Err(Error::Plan(_))));
+        assert!(plan_runner(&[]).err().unwrap().to_string().starts_with("the plan is refused: "));
+    }
+}
