@@ -62,11 +62,7 @@ pub fn values_to_observe(graph: &Graph) -> Vec<String> {
 /// # Errors
 ///
 /// See [`Error`].
-pub fn quantize(
-    graph: &Graph,
-    statistics: &BTreeMap<String, Statistics>,
-    config: &Config,
-) -> Result<Outcome, Error> {
+pub fn quantize(graph: &Graph, statistics: &BTreeMap<String, Statistics>, config: &Config) -> Result<Outcome, Error> {
     let _ = (graph, statistics, config);
     unimplemented!()
 }
