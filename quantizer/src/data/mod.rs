@@ -1,33 +1,35 @@
 //! Samples from `.npz` and `.npy` files, streamed: memory does not grow with their number.
+//!
+//! Three forms are read:
+//!
+//! - an `.npz` archive (stored or deflated) with array `x`, or one array per graph input named like the input, and
+//!   optionally labels `y`;
+//! - a single `.npy` array;
+//! - a folder of `.npy` files, one sample each, in the order of their names, and optionally `labels.npy` or `y.npy`.
+//!
+//! Samples are float32, float64 (rounded to the nearest f32) or float16 (exact), finite, in C order: `[N, sample...]`
+//! where `sample` is the graph input's shape without its batch axis. Labels are integers, one per sample.
+
+mod batches;
+mod error;
+mod npy;
+mod source;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::graph::Graph;
+pub use batches::Batches;
+pub use error::{Error, ErrorKind};
 
-/// An error with the file it concerns.
-#[derive(Debug, thiserror::Error)]
-#[error("{file}: {kind}")]
-pub struct Error {
-    /// The file, as the caller named it.
-    pub file: String,
-    /// What happened.
-    pub kind: ErrorKind,
-}
-
-/// What is wrong with a sample file.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The file cannot be opened or read.
-    #[error("cannot be read: {0}")]
-    Read(std::io::Error),
-}
+use crate::graph::shape::{ShapeError, infer_partial};
+use crate::graph::{DataType, Dim, Graph};
+use source::Source;
 
 /// A sample file that fits a model.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Samples {
     path: PathBuf,
-    len: usize,
+    source: Arc<Source>,
     labels: Option<Vec<i64>>,
 }
 
@@ -43,14 +45,16 @@ pub struct Batch {
 }
 
 impl Samples {
-    /// Opens a file and checks it against the inputs of `graph`.
+    /// Opens a file and checks it against the inputs of `graph`: headers, lengths and labels. Elements are read, and
+    /// checked to be finite, by [`Samples::batches`].
     ///
     /// # Errors
     ///
     /// See [`ErrorKind`].
     pub fn open(path: &Path, graph: &Graph) -> Result<Self, Error> {
-        let _ = graph;
-        Ok(Self { path: path.to_owned(), len: 0, labels: None })
+        let inputs = inputs(graph).map_err(|kind| Error { file: path.display().to_string(), kind })?;
+        let (source, labels) = Source::open(path, inputs)?;
+        Ok(Self { path: path.to_owned(), source: Arc::new(source), labels })
     }
 
     /// The file.
@@ -60,12 +64,12 @@ impl Samples {
 
     /// Number of samples.
     pub fn len(&self) -> usize {
-        self.len
+        self.source.len
     }
 
-    /// Whether there are none.
+    /// Whether there are none (never: an empty file is refused).
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.source.len == 0
     }
 
     /// The labels (array `y`), one per sample, if the file has them.
@@ -73,13 +77,53 @@ impl Samples {
         self.labels.as_deref()
     }
 
-    /// The samples in order, at most `size` at a time.
+    /// The samples in order, at most `size` (at least 1) at a time. A thread of its own reads and decompresses, one
+    /// batch ahead of what was asked for.
     ///
     /// # Errors
     ///
-    /// The file cannot be opened; the iterator's items: it cannot be read on, or a value is not finite.
-    pub fn batches(&self, size: usize) -> Result<impl Iterator<Item = Result<Batch, Error>> + Send + use<>, Error> {
-        let _ = size;
-        Ok(std::iter::empty())
+    /// The thread cannot be started; the iterator's items: the file cannot be read on, has changed, or a value is
+    /// not finite. Nothing follows an error.
+    pub fn batches(&self, size: usize) -> Result<Batches, Error> {
+        let source = Arc::clone(&self.source);
+        let work = move |emit: batches::Emit<'_>| source.stream(size.max(1), emit);
+        Batches::spawn(self.path.display().to_string(), self.source.len, work)
     }
 }
+
+/// A graph input and the shape of one sample of it.
+#[derive(Debug, Clone)]
+struct Input {
+    name: String,
+    shape: Vec<usize>,
+}
+
+impl Input {
+    fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+fn inputs(graph: &Graph) -> Result<Vec<Input>, ErrorKind> {
+    let shapes = infer_partial(graph, 1);
+    let mut inputs = Vec::new();
+    for input in &graph.inputs {
+        if input.dtype != DataType::F32 {
+            return Err(ErrorKind::InputType { input: input.name.clone(), dtype: input.dtype });
+        }
+        let Some(kind) = shapes.types.get(&input.name) else {
+            let about =
+                |error: &&ShapeError| matches!(error, ShapeError::Input { input: name, .. } if *name == input.name);
+            let reason = shapes.errors.iter().find(about).map_or_else(|| input.name.clone(), ToString::to_string);
+            return Err(ErrorKind::InputShape(reason));
+        };
+        // The first axis is the batch, except where a single axis of known size is the sample itself.
+        let whole = matches!(input.shape.as_deref(), Some([Dim::Known(_)]));
+        let shape = if whole { &kind.shape[..] } else { kind.shape.get(1..).unwrap_or(&[]) };
+        inputs.push(Input { name: input.name.clone(), shape: shape.to_vec() });
+    }
+    Ok(inputs)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,18 @@
 //! Running a graph over samples: float models by tract or ONNX Runtime, plans by the Equant runtime.
 
-use crate::data::{Batch, Samples};
-use crate::graph::Graph;
+mod error;
+mod fold;
+mod plan;
+mod select;
+#[cfg(feature = "tract")]
+mod tract;
 
-/// Why a model could not be run.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The samples cannot be read.
-    #[error(transparent)]
-    Data(#[from] crate::data::Error),
-}
+pub use error::Error;
+pub use fold::{BATCH, fold};
+pub use plan::{OpProfile, PlanRunner, RawOutput};
+
+use crate::data::Batch;
+use crate::graph::Graph;
 
 /// What runs a float graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,45 +36,46 @@ pub trait Runner: Send + Sync {
     fn run(&self, batch: &Batch) -> Result<Vec<Vec<f32>>, Error>;
 }
 
-/// A runner for `graph` (batch 1) that gives the values named in `outputs` (any values of the graph, in this order).
+/// Runs a graph whose every output is wanted on one sample.
+trait Single: Send + Sync {
+    /// The outputs of one sample; `inputs` has one slice for each graph input.
+    fn run(&self, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, Error>;
+}
+
+/// A runner for `graph` (batch 1) that gives the values named in `outputs` (any values of the graph, in this order;
+/// a value may be named twice, and may be a graph input or an initializer). Values that are no floats are converted.
 ///
 /// # Errors
 ///
-/// The backend is not available, or refuses the graph.
+/// A value is not in the graph; the backend is not available, or refuses the graph.
 pub fn runner(graph: &Graph, outputs: &[String], backend: Backend) -> Result<Box<dyn Runner>, Error> {
-    let _ = (graph, outputs, backend);
-    unimplemented!()
+    let selection = select::select(graph, outputs)?;
+    let single = match selection.graph.outputs.is_empty() {
+        // Everything asked for is an input or a constant.
+        true => None,
+        false => Some(single(&selection.graph, backend)?),
+    };
+    Ok(Box::new(select::Selected::new(selection, single)))
+}
+
+fn single(graph: &Graph, backend: Backend) -> Result<Box<dyn Single>, Error> {
+    match backend {
+        #[cfg(feature = "tract")]
+        Backend::Tract => tract::load(graph),
+        #[allow(unreachable_patterns)]
+        _ => Err(Error::NotBuilt(backend)),
+    }
 }
 
 /// Runs a plan image (see [`crate::compile`]) with the Equant runtime on the host; gives its outputs, dequantized,
-/// in the logical (ONNX) element order.
+/// in the logical (ONNX) element order. [`PlanRunner`] also gives the stored integers and times.
 ///
 /// # Errors
 ///
 /// The runtime refuses the plan.
 pub fn plan_runner(image: &[u8]) -> Result<Box<dyn Runner>, Error> {
-    let _ = image;
-    unimplemented!()
+    plan::load(image)
 }
 
-/// Number of samples in a batch of [`fold`].
-pub const BATCH: usize = 16;
-
-/// Runs all samples on `threads` threads: `map` turns each batch and its values into a result (in any order, in
-/// parallel); `fold` takes the results in sample order on the calling thread, so that the outcome does not depend on
-/// the number of threads. Holds a bounded number of batches at a time.
-///
-/// # Errors
-///
-/// The first error of the samples or the runner, in sample order.
-pub fn fold<R: Send, A>(
-    runner: &dyn Runner,
-    samples: &Samples,
-    threads: usize,
-    map: impl Fn(&Batch, Vec<Vec<f32>>) -> R + Sync,
-    start: A,
-    fold: impl FnMut(A, R) -> A,
-) -> Result<A, Error> {
-    let _ = (runner, samples, threads, map, fold);
-    Ok(start)
-}
+#[cfg(test)]
+mod tests;

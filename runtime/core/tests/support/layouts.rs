@@ -16,7 +16,7 @@ fn leading_ones(shape: &[u32]) -> [u32; 4] {
     dims
 }
 
-pub fn transpose(draws: &mut Draws) -> Case {
+pub(crate) fn transpose(draws: &mut Draws) -> Case {
     let mut case = Case::new(OpKind::Transpose);
     let shape = shape(draws);
     let first = 4 - shape.len();
@@ -32,7 +32,7 @@ pub fn transpose(draws: &mut Draws) -> Case {
     case.finish(&TransposeParams { perm }, &Spec::new(dtype, &permuted, zero_point))
 }
 
-pub fn concat(draws: &mut Draws) -> Case {
+pub(crate) fn concat(draws: &mut Draws) -> Case {
     let mut case = Case::new(OpKind::Concat);
     let mut shape = shape(draws);
     let axis = draws.range(0, shape.len() as u32 - 1);
@@ -48,7 +48,7 @@ pub fn concat(draws: &mut Draws) -> Case {
     case.finish(&ConcatParams { axis }, &Spec::new(dtype, &shape, zero_point))
 }
 
-pub fn pad(draws: &mut Draws) -> Case {
+pub(crate) fn pad(draws: &mut Draws) -> Case {
     let mut case = Case::new(OpKind::Pad);
     let mut shape = shape(draws);
     let dtype = draws.dtype();

@@ -1,9 +1,9 @@
 //! What the tests of kernels share: plans of one operator, made from draws that proptest can shrink.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-pub mod layouts;
-pub mod numeric;
-pub mod windows;
+pub(crate) mod layouts;
+pub(crate) mod numeric;
+pub(crate) mod windows;
 
 use equant_runtime::kernels::reference;
 use equant_runtime::op::{ConstRef, OpKind, Params};
@@ -12,32 +12,32 @@ use equant_runtime::plan::{AlignedBytes, Builder, CONST_TENSOR, DType, Plan, Tar
 use equant_runtime::{Error, Session};
 
 /// Decisions of a generator: numbers from proptest, which shrink towards the first choice of each.
-pub struct Draws {
+pub(crate) struct Draws {
     choices: std::vec::IntoIter<u32>,
     noise: u64,
 }
 
 impl Draws {
-    pub fn new(seed: u64, choices: Vec<u32>) -> Self {
+    pub(crate) fn new(seed: u64, choices: Vec<u32>) -> Self {
         Self { choices: choices.into_iter(), noise: seed }
     }
 
     /// A number between two, both included.
-    pub fn range(&mut self, low: u32, high: u32) -> u32 {
+    pub(crate) fn range(&mut self, low: u32, high: u32) -> u32 {
         let choice = self.choices.next().unwrap_or(0);
         low + choice % (high - low + 1)
     }
 
-    pub fn flag(&mut self) -> bool {
+    pub(crate) fn flag(&mut self) -> bool {
         self.range(0, 1) == 1
     }
 
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.range(0, from.len() as u32 - 1) as usize]
     }
 
     /// Noise that no shrinking touches (SplitMix64).
-    pub fn noise(&mut self) -> u64 {
+    pub(crate) fn noise(&mut self) -> u64 {
         self.noise = self.noise.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.noise;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -46,7 +46,7 @@ impl Draws {
     }
 
     /// Bytes of a tensor or table: mostly noise, sometimes one extreme throughout.
-    pub fn bytes(&mut self, dtype: DType, elements: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, dtype: DType, elements: usize) -> Vec<u8> {
         let (low, high) = dtype.range();
         let kind = self.range(0, 7);
         let value = |draws: &mut Self| match kind {
@@ -58,11 +58,11 @@ impl Draws {
         (0..elements).flat_map(|_| value(self).to_le_bytes()[..dtype.size()].to_vec()).collect()
     }
 
-    pub fn dtype(&mut self) -> DType {
+    pub(crate) fn dtype(&mut self) -> DType {
         self.pick(&[DType::I8, DType::I16])
     }
 
-    pub fn zero_point(&mut self, dtype: DType) -> i16 {
+    pub(crate) fn zero_point(&mut self, dtype: DType) -> i16 {
         let (low, high) = dtype.range();
         match self.range(0, 3) {
             0 => 0,
@@ -73,7 +73,7 @@ impl Draws {
     }
 
     /// A multiplier: around `2^-center` mostly, anything valid sometimes.
-    pub fn multiplier(&mut self, center: i32) -> (i32, i32) {
+    pub(crate) fn multiplier(&mut self, center: i32) -> (i32, i32) {
         let mantissa = match self.range(0, 3) {
             0 => 1 << 30,
             1 => i32::MAX,
@@ -87,7 +87,7 @@ impl Draws {
     }
 
     /// A clamp within a dtype: all of it, one value, or a part.
-    pub fn clamp(&mut self, dtype: DType) -> [i32; 2] {
+    pub(crate) fn clamp(&mut self, dtype: DType) -> [i32; 2] {
         let (low, high) = dtype.range();
         match self.range(0, 3) {
             0 | 1 => [low, high],
@@ -99,22 +99,22 @@ impl Draws {
 
 /// Shape, dtype and quantization of a tensor to be.
 #[derive(Clone, Copy, Debug)]
-pub struct Spec {
-    pub dtype: DType,
-    pub rank: u8,
-    pub dims: [u32; 4],
-    pub scale: f32,
-    pub zero_point: i16,
+pub(crate) struct Spec {
+    pub(crate) dtype: DType,
+    pub(crate) rank: u8,
+    pub(crate) dims: [u32; 4],
+    pub(crate) scale: f32,
+    pub(crate) zero_point: i16,
 }
 
 impl Spec {
-    pub fn new(dtype: DType, shape: &[u32], zero_point: i16) -> Self {
+    pub(crate) fn new(dtype: DType, shape: &[u32], zero_point: i16) -> Self {
         let mut dims = [1; 4];
         dims[..shape.len()].copy_from_slice(shape);
         Self { dtype, rank: shape.len() as u8, dims, scale: 0.25, zero_point }
     }
 
-    pub fn elements(&self) -> usize {
+    pub(crate) fn elements(&self) -> usize {
         self.dims.iter().product::<u32>() as usize
     }
 
@@ -129,17 +129,17 @@ impl Spec {
 }
 
 /// A plan of one operator, and the arena it starts from.
-pub struct Case {
-    pub builder: Builder,
-    pub kind: OpKind,
-    pub contents: Vec<(u32, Vec<u8>)>,
+pub(crate) struct Case {
+    pub(crate) builder: Builder,
+    pub(crate) kind: OpKind,
+    pub(crate) contents: Vec<(u32, Vec<u8>)>,
     inputs: Vec<u16>,
     offsets: Vec<u32>,
     end: u32,
 }
 
 impl Case {
-    pub fn new(kind: OpKind) -> Self {
+    pub(crate) fn new(kind: OpKind) -> Self {
         let builder = Builder::new(Target::Portable);
         Self { builder, kind, contents: Vec::new(), inputs: Vec::new(), offsets: Vec::new(), end: 8 }
     }
@@ -152,7 +152,7 @@ impl Case {
     }
 
     /// Adds an input with these bytes, in the arena.
-    pub fn input(&mut self, spec: &Spec, bytes: Vec<u8>) {
+    pub(crate) fn input(&mut self, spec: &Spec, bytes: Vec<u8>) {
         assert_eq!(bytes.len(), spec.byte_len() as usize);
         let offset = self.place(spec);
         self.inputs.push(self.builder.tensor(spec.record(offset, 0)).unwrap());
@@ -161,7 +161,7 @@ impl Case {
     }
 
     /// Adds an input of noise, in the arena or among the constants.
-    pub fn random_input(&mut self, spec: &Spec, draws: &mut Draws) {
+    pub(crate) fn random_input(&mut self, spec: &Spec, draws: &mut Draws) {
         let bytes = draws.bytes(spec.dtype, spec.elements());
         if draws.range(0, 7) == 7 {
             let offset = self.builder.constant(&bytes).unwrap().offset;
@@ -172,23 +172,23 @@ impl Case {
         }
     }
 
-    pub fn constant(&mut self, bytes: &[u8]) -> ConstRef {
+    pub(crate) fn constant(&mut self, bytes: &[u8]) -> ConstRef {
         self.builder.constant(bytes).unwrap()
     }
 
-    pub fn words(&mut self, words: &[i32]) -> ConstRef {
+    pub(crate) fn words(&mut self, words: &[i32]) -> ConstRef {
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         self.constant(&bytes)
     }
 
     /// Adds the operator, its output in a place of its own.
-    pub fn finish<P: Params>(mut self, params: &P, output: &Spec) -> Self {
+    pub(crate) fn finish<P: Params>(mut self, params: &P, output: &Spec) -> Self {
         let offset = self.place(output);
         self.finish_at(params, output, offset)
     }
 
     /// Adds the operator, its output in the place of input `i` (if that lies in the arena).
-    pub fn finish_in_place<P: Params>(self, params: &P, output: &Spec, i: usize) -> Self {
+    pub(crate) fn finish_in_place<P: Params>(self, params: &P, output: &Spec, i: usize) -> Self {
         match self.offsets[i] {
             u32::MAX => self.finish(params, output),
             offset => self.finish_at(params, output, offset),
@@ -204,12 +204,12 @@ impl Case {
         self
     }
 
-    pub fn image(&self) -> AlignedBytes {
+    pub(crate) fn image(&self) -> AlignedBytes {
         AlignedBytes::from(&self.builder.finish().unwrap()[..])
     }
 
     /// The arena at the start: a pattern, and the inputs.
-    pub fn arena(&self, len: usize) -> AlignedBytes {
+    pub(crate) fn arena(&self, len: usize) -> AlignedBytes {
         let mut arena = AlignedBytes::zeroed(len);
         arena.fill(0xA5);
         for (offset, bytes) in &self.contents {
@@ -219,7 +219,7 @@ impl Case {
     }
 
     /// Runs the plan and returns the arena.
-    pub fn run<O: OperatorSet>(&self) -> Result<AlignedBytes, Error> {
+    pub(crate) fn run<O: OperatorSet>(&self) -> Result<AlignedBytes, Error> {
         let image = self.image();
         let plan = Plan::<O>::parse(&image)?;
         let mut arena = self.arena(plan.arena_len());
@@ -228,7 +228,7 @@ impl Case {
     }
 
     /// The elements of the output in an arena.
-    pub fn output(&self, arena: &[u8]) -> Vec<i32> {
+    pub(crate) fn output(&self, arena: &[u8]) -> Vec<i32> {
         let image = self.image();
         let y = Plan::<equant_runtime::operator::AllOperators>::parse(&image).unwrap().model_output(0).unwrap();
         let bytes = &arena[y.offset as usize..][..y.byte_len().unwrap() as usize];
@@ -239,7 +239,7 @@ impl Case {
     }
 
     /// The arena as the reference leaves it: everything as before but the output.
-    pub fn expected(&self) -> AlignedBytes {
+    pub(crate) fn expected(&self) -> AlignedBytes {
         let image = self.image();
         let plan: Plan<'_> = Plan::parse(&image).unwrap();
         let mut arena = self.arena(plan.arena_len());
@@ -260,7 +260,7 @@ impl Case {
 /// # Panics
 ///
 /// For a kind that has no generator: every kind must have one.
-pub fn case(kind: OpKind, draws: &mut Draws) -> Case {
+pub(crate) fn case(kind: OpKind, draws: &mut Draws) -> Case {
     match kind {
         OpKind::Conv2d => windows::conv2d(draws),
         OpKind::DepthwiseConv2d => windows::depthwise_conv2d(draws),

@@ -9,7 +9,7 @@ use equant_runtime::plan::DType;
 use super::windows::Channels;
 use super::{Case, Draws, Spec};
 
-pub fn fully_connected(draws: &mut Draws) -> Case {
+pub(crate) fn fully_connected(draws: &mut Draws) -> Case {
     let mut case = Case::new(OpKind::FullyConnected);
     let (rows, depth, outputs) = (draws.range(1, 4), draws.range(1, 70), draws.range(1, 11));
     let x = Spec::new(DType::I8, &[1, rows, depth], draws.zero_point(DType::I8));
@@ -40,7 +40,7 @@ fn strides(draws: &mut Draws, sizes: [u32; 4]) -> [u32; 4] {
     strides
 }
 
-pub fn mat_mul(draws: &mut Draws) -> Case {
+pub(crate) fn mat_mul(draws: &mut Draws) -> Case {
     let mut case = Case::new(OpKind::MatMul);
     let [outer, inner] = [draws.range(1, 3), draws.range(1, 3)];
     let [m, k, n] = [draws.range(1, 9), draws.range(1, 20), draws.range(1, 37)];
@@ -84,7 +84,7 @@ fn binary<P: Params>(draws: &mut Draws, kind: OpKind, params: impl FnOnce(&mut D
     }
 }
 
-pub fn add(draws: &mut Draws) -> Case {
+pub(crate) fn add(draws: &mut Draws) -> Case {
     binary(draws, OpKind::Add, |draws, dtype| {
         let mut factor = || match draws.range(0, 3) {
             0 => 1 << 30,
@@ -97,7 +97,7 @@ pub fn add(draws: &mut Draws) -> Case {
     })
 }
 
-pub fn mul(draws: &mut Draws) -> Case {
+pub(crate) fn mul(draws: &mut Draws) -> Case {
     binary(draws, OpKind::Mul, |draws, dtype| {
         let center = draws.pick(&[7, 0, 15, 23]);
         let (mantissa, shift) = draws.multiplier(center);
@@ -111,7 +111,7 @@ fn unary<P: Params>(draws: &mut Draws, case: Case, params: &P, [x, y]: [&Spec; 2
     if in_place { case.finish_in_place(params, y, 0) } else { case.finish(params, y) }
 }
 
-pub fn requantize(draws: &mut Draws) -> Case {
+pub(crate) fn requantize(draws: &mut Draws) -> Case {
     let mut case = Case::new(OpKind::Requantize);
     let shape = [draws.range(1, 3), draws.range(1, 130)];
     let (x_dtype, dtype) = (draws.dtype(), draws.dtype());
@@ -123,7 +123,7 @@ pub fn requantize(draws: &mut Draws) -> Case {
     unary(draws, case, &params, [&x, &y])
 }
 
-pub fn lut(draws: &mut Draws) -> Case {
+pub(crate) fn lut(draws: &mut Draws) -> Case {
     let mut case = Case::new(OpKind::Lut);
     let shape = [draws.range(1, 3), draws.range(1, 130)];
     let dtype = draws.dtype();
@@ -135,7 +135,7 @@ pub fn lut(draws: &mut Draws) -> Case {
     unary(draws, case, &params, [&x, &y])
 }
 
-pub fn softmax(draws: &mut Draws) -> Case {
+pub(crate) fn softmax(draws: &mut Draws) -> Case {
     let mut case = Case::new(OpKind::Softmax);
     let shape = [draws.range(1, 3), draws.range(1, 150)];
     let x_dtype = draws.dtype();
@@ -149,7 +149,7 @@ pub fn softmax(draws: &mut Draws) -> Case {
     unary(draws, case, &params, [&x, &y])
 }
 
-pub fn layer_norm(draws: &mut Draws) -> Case {
+pub(crate) fn layer_norm(draws: &mut Draws) -> Case {
     let mut case = Case::new(OpKind::LayerNorm);
     let shape = [draws.range(1, 3), draws.range(1, 150)];
     let (x_dtype, dtype) = (draws.dtype(), draws.dtype());

@@ -70,14 +70,14 @@ impl Geometry {
 }
 
 /// Bias, mantissas and shifts of `count` channels.
-pub(super) struct Channels {
-    pub(super) bias: Vec<i32>,
-    pub(super) mantissas: Vec<i32>,
-    pub(super) shifts: Vec<u8>,
+pub(crate) struct Channels {
+    pub(crate) bias: Vec<i32>,
+    pub(crate) mantissas: Vec<i32>,
+    pub(crate) shifts: Vec<u8>,
 }
 
 impl Channels {
-    pub(super) fn draw(draws: &mut Draws, count: u32, depth: u32) -> Self {
+    pub(crate) fn draw(draws: &mut Draws, count: u32, depth: u32) -> Self {
         let center = 8 + depth.ilog2() as i32 / 2;
         let (mantissas, shifts) = (0..count).map(|_| draws.multiplier(center)).map(|(m, s)| (m, s as i8 as u8)).unzip();
         let wide = draws.range(0, 7) == 7;
@@ -86,7 +86,7 @@ impl Channels {
     }
 }
 
-pub fn conv2d(draws: &mut Draws) -> Case {
+pub(crate) fn conv2d(draws: &mut Draws) -> Case {
     let mut case = Case::new(OpKind::Conv2d);
     let g = Geometry::draw(draws, true, false);
     let groups = draws.pick(&[1, 1, 1, 2, 3]);
@@ -113,7 +113,7 @@ pub fn conv2d(draws: &mut Draws) -> Case {
     case.finish(&params, &y)
 }
 
-pub fn depthwise_conv2d(draws: &mut Draws) -> Case {
+pub(crate) fn depthwise_conv2d(draws: &mut Draws) -> Case {
     let mut case = Case::new(OpKind::DepthwiseConv2d);
     let g = Geometry::draw(draws, true, false);
     let multiplier = draws.pick(&[1, 1, 2, 3]);
@@ -140,7 +140,7 @@ pub fn depthwise_conv2d(draws: &mut Draws) -> Case {
     case.finish(&params, &y)
 }
 
-pub fn avg_pool2d(draws: &mut Draws) -> Case {
+pub(crate) fn avg_pool2d(draws: &mut Draws) -> Case {
     let mut case = Case::new(OpKind::AvgPool2d);
     let g = Geometry::draw(draws, false, true);
     let channels = draws.pick(&[1, 3, 64, 65, 130]);
@@ -161,7 +161,7 @@ pub fn avg_pool2d(draws: &mut Draws) -> Case {
     case.finish(&params, &y)
 }
 
-pub fn max_pool2d(draws: &mut Draws) -> Case {
+pub(crate) fn max_pool2d(draws: &mut Draws) -> Case {
     let mut case = Case::new(OpKind::MaxPool2d);
     let g = Geometry::draw(draws, true, true);
     let channels = draws.pick(&[1, 3, 64, 65, 130]);

@@ -1,0 +1,317 @@
+//! The files behind samples: opened and checked once, then read from front to back.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use npyz::npz::{array_name_from_file_name, file_name_from_array_name};
+use zip::ZipArchive;
+use zip::read::ZipFile;
+use zip::result::ZipError;
+
+use super::batches::Emit;
+use super::npy::{Floats, Header};
+use super::{Batch, Error, ErrorKind, Input};
+
+/// Name of the array that feeds a model with one input.
+const SAMPLES: &str = "x";
+/// Name of the array of labels.
+const LABELS: &str = "y";
+/// Names of label files in a folder.
+const LABEL_FILES: [&str; 2] = ["labels.npy", "y.npy"];
+
+type Archive = ZipArchive<BufReader<File>>;
+
+/// Where samples come from.
+#[derive(Debug)]
+pub(super) struct Source {
+    path: PathBuf,
+    form: Form,
+    inputs: Vec<Input>,
+    pub(super) len: usize,
+}
+
+#[derive(Debug)]
+enum Form {
+    /// Names of the arrays, one per graph input.
+    Npz(Vec<String>),
+    Npy,
+    /// The files, one per sample.
+    Folder(Vec<PathBuf>),
+}
+
+impl Source {
+    /// Opens and checks everything but the elements; gives the labels too.
+    pub(super) fn open(path: &Path, inputs: Vec<Input>) -> Result<(Self, Option<Vec<i64>>), Error> {
+        let at = |kind| at(path, kind);
+        let metadata = std::fs::metadata(path).map_err(|error| at(ErrorKind::Read(error)))?;
+        if metadata.is_dir() {
+            return Self::open_folder(path, inputs);
+        }
+        let mut magic = Vec::new();
+        let file = File::open(path).map_err(|error| at(ErrorKind::Read(error)))?;
+        file.take(6).read_to_end(&mut magic).map_err(|error| at(ErrorKind::Read(error)))?;
+        match &magic[..] {
+            [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Self::open_npz(path, inputs).map_err(at),
+            b"\x93NUMPY" => Self::open_npy(path, inputs).map(|source| (source, None)).map_err(at),
+            _ => Err(at(ErrorKind::NotNumpy)),
+        }
+    }
+
+    fn open_npz(path: &Path, inputs: Vec<Input>) -> Result<(Self, Option<Vec<i64>>), ErrorKind> {
+        let mut archive = archive(path)?;
+        let found: Vec<String> =
+            archive.file_names().filter_map(|n| array_name_from_file_name(&n.ok()?).map(str::to_owned)).collect();
+        let mut arrays = Vec::new();
+        for input in &inputs {
+            let array = match &inputs[..] {
+                [_] if found.iter().any(|name| name == SAMPLES) => SAMPLES,
+                [only] if !found.contains(&only.name) => SAMPLES,
+                _ => &input.name,
+            };
+            if !found.iter().any(|name| name == array) {
+                let found = if found.is_empty() { "no arrays".to_owned() } else { found.join(", ") };
+                return Err(ErrorKind::Missing { array: array.to_owned(), found });
+            }
+            arrays.push(array.to_owned());
+        }
+        let mut len = None;
+        for (array, input) in arrays.iter().zip(&inputs) {
+            let (header, _) = entry(&mut archive, array)?;
+            header.floats(array)?;
+            let count = count(array, &header, input)?;
+            match len {
+                None => len = Some(count),
+                Some(expected) if expected != count => {
+                    let other = arrays[0].clone();
+                    return Err(ErrorKind::Count { array: array.clone(), found: count, other, expected });
+                }
+                Some(_) => {}
+            }
+        }
+        let Some(len) = len else { return Err(input_count(&inputs)) };
+        let labelled = found.iter().any(|name| name == LABELS) && !arrays.iter().any(|name| name == LABELS);
+        let labels = match labelled {
+            true => {
+                let (header, mut reader) = entry(&mut archive, LABELS)?;
+                Some(header.labels(LABELS, &mut reader, len)?)
+            }
+            false => None,
+        };
+        Ok((Self { path: path.to_owned(), form: Form::Npz(arrays), inputs, len }, labels))
+    }
+
+    fn open_npy(path: &Path, inputs: Vec<Input>) -> Result<Self, ErrorKind> {
+        let [input] = &inputs[..] else { return Err(input_count(&inputs)) };
+        let (header, _) = file(path, SAMPLES)?;
+        header.floats(SAMPLES)?;
+        let len = count(SAMPLES, &header, input)?;
+        Ok(Self { path: path.to_owned(), form: Form::Npy, inputs, len })
+    }
+
+    fn open_folder(path: &Path, inputs: Vec<Input>) -> Result<(Self, Option<Vec<i64>>), Error> {
+        let at_folder = |kind| at(path, kind);
+        let [input] = &inputs[..] else { return Err(at_folder(input_count(&inputs))) };
+        let mut files = Vec::new();
+        let mut labels = None;
+        for item in std::fs::read_dir(path).map_err(|error| at_folder(ErrorKind::Read(error)))? {
+            let item = item.map_err(|error| at_folder(ErrorKind::Read(error)))?.path();
+            if item.extension().is_none_or(|extension| extension != "npy") {
+                continue;
+            }
+            if LABEL_FILES.iter().any(|&name| item.file_name().is_some_and(|file| file == name)) {
+                labels = labels.max(Some(item));
+            } else {
+                files.push(item);
+            }
+        }
+        files.sort();
+        if files.is_empty() {
+            return Err(at_folder(ErrorKind::Empty { array: "*.npy".into() }));
+        }
+        for path in &files {
+            sample_file(path, input).map_err(|kind| at(path, kind))?;
+        }
+        let labels = match labels {
+            Some(path) => {
+                let read = || {
+                    let (header, mut reader) = file(&path, LABELS)?;
+                    header.labels(LABELS, &mut reader, files.len())
+                };
+                Some(read().map_err(|kind| at(&path, kind))?)
+            }
+            None => None,
+        };
+        let len = files.len();
+        Ok((Self { path: path.to_owned(), form: Form::Folder(files), inputs, len }, labels))
+    }
+
+    /// Emits all samples, `size` at a time, until nobody wants more.
+    pub(super) fn stream(&self, size: usize, emit: Emit<'_>) -> Result<(), Error> {
+        let at_path = |kind| at(&self.path, kind);
+        match &self.form {
+            Form::Folder(files) => self.stream_folder(files, size, emit),
+            Form::Npy => {
+                let (header, reader) = file(&self.path, SAMPLES).map_err(at_path)?;
+                let array = self.array(SAMPLES, &header, Box::new(reader), 0).map_err(at_path)?;
+                stream_arrays(&mut [array], self.len, size, emit).map_err(at_path)
+            }
+            Form::Npz(names) => {
+                // An entry borrows its archive, so entries read side by side need one archive each.
+                let mut archives: Vec<Archive> =
+                    names.iter().map(|_| archive(&self.path)).collect::<Result<_, _>>().map_err(at_path)?;
+                let mut arrays = Vec::new();
+                for (i, (archive, name)) in archives.iter_mut().zip(names).enumerate() {
+                    let (header, reader) = entry(archive, name).map_err(at_path)?;
+                    arrays.push(self.array(name, &header, Box::new(reader), i).map_err(at_path)?);
+                }
+                stream_arrays(&mut arrays, self.len, size, emit).map_err(at_path)
+            }
+        }
+    }
+
+    /// Array of graph input `i`, checked again: the file may have been replaced since it was opened.
+    fn array<'r>(
+        &self,
+        name: &str,
+        header: &Header,
+        reader: Box<dyn Read + 'r>,
+        i: usize,
+    ) -> Result<Array<'r>, ErrorKind> {
+        let input = &self.inputs[i];
+        if count(name, header, input)? != self.len {
+            return Err(ErrorKind::Changed);
+        }
+        Ok(Array { name: name.to_owned(), reader, floats: header.floats(name)?, elements: input.elements() })
+    }
+
+    fn stream_folder(&self, files: &[PathBuf], size: usize, emit: Emit<'_>) -> Result<(), Error> {
+        let Some(input) = self.inputs.first() else { return Ok(()) };
+        for (index, files) in files.chunks(size).enumerate() {
+            let first = index * size;
+            let mut values = Vec::with_capacity(files.len() * input.elements());
+            for (i, path) in files.iter().enumerate() {
+                sample_file(path, input)
+                    .and_then(|(mut floats, mut reader)| {
+                        floats.read(&mut reader, first + i, 1, input.elements(), &mut values)
+                    })
+                    .map_err(|kind| at(path, kind))?;
+            }
+            if !emit(Batch { first, count: files.len(), inputs: vec![values] }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An array being read.
+pub(super) struct Array<'r> {
+    pub(super) name: String,
+    pub(super) reader: Box<dyn Read + 'r>,
+    pub(super) floats: Floats,
+    /// Elements of one sample.
+    pub(super) elements: usize,
+}
+
+/// Reads arrays side by side; never more than the batch that is emitted next.
+pub(super) fn stream_arrays(
+    arrays: &mut [Array<'_>],
+    len: usize,
+    size: usize,
+    emit: Emit<'_>,
+) -> Result<(), ErrorKind> {
+    for first in (0..len).step_by(size) {
+        let count = size.min(len - first);
+        let mut inputs = Vec::with_capacity(arrays.len());
+        for array in arrays.iter_mut() {
+            let mut values = Vec::with_capacity(count * array.elements);
+            array.floats.read(&mut array.reader, first, count, array.elements, &mut values)?;
+            if first + count == len {
+                // Reading to the end lets the archive compare its checksum.
+                let damaged =
+                    |what: &dyn std::fmt::Display| ErrorKind::Damaged(format!("array `{}`: {what}", array.name));
+                match array.reader.read(&mut [0]) {
+                    Ok(0) => {}
+                    Ok(_) => return Err(damaged(&"bytes after the last sample")),
+                    Err(error) => return Err(damaged(&error)),
+                }
+            }
+            inputs.push(values);
+        }
+        if !emit(Batch { first, count, inputs }) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn at(path: &Path, kind: ErrorKind) -> Error {
+    Error { file: path.display().to_string(), kind }
+}
+
+fn input_count(inputs: &[Input]) -> ErrorKind {
+    let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+    ErrorKind::InputCount { inputs: inputs.len(), names: names.join(", ") }
+}
+
+fn archive(path: &Path) -> Result<Archive, ErrorKind> {
+    let file = File::open(path).map_err(ErrorKind::Read)?;
+    ZipArchive::new(BufReader::new(file)).map_err(zip_error)
+}
+
+fn zip_error(error: ZipError) -> ErrorKind {
+    match error {
+        ZipError::Io(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => ErrorKind::Read(error),
+        other => ErrorKind::Damaged(other.to_string()),
+    }
+}
+
+/// An array of an archive: its header, and the reader at its first element.
+fn entry<'a>(archive: &'a mut Archive, array: &str) -> Result<(Header, ZipFile<'a, BufReader<File>>), ErrorKind> {
+    let mut reader = archive.by_name(&file_name_from_array_name(array)).map_err(zip_error)?;
+    let size = reader.size();
+    Ok((Header::read(array, &mut reader, size)?, reader))
+}
+
+/// An array file: its header, and the reader at its first element.
+fn file(path: &Path, array: &str) -> Result<(Header, BufReader<File>), ErrorKind> {
+    let file = File::open(path).map_err(ErrorKind::Read)?;
+    let size = file.metadata().map_err(ErrorKind::Read)?.len();
+    let mut reader = BufReader::new(file);
+    Ok((Header::read(array, &mut reader, size)?, reader))
+}
+
+/// A file with one sample, with or without a leading axis of one.
+fn sample_file(path: &Path, input: &Input) -> Result<(Floats, BufReader<File>), ErrorKind> {
+    let (header, reader) = file(path, SAMPLES)?;
+    let floats = header.floats(SAMPLES)?;
+    let shape = header.shape.strip_prefix(&[1]).filter(|rest| rest.len() == input.shape.len()).unwrap_or(&header.shape);
+    if !same(shape, &input.shape) {
+        return Err(ErrorKind::Shape {
+            array: SAMPLES.into(),
+            found: header.shape.clone(),
+            input: input.name.clone(),
+            needed: input.shape.clone(),
+        });
+    }
+    Ok((floats, reader))
+}
+
+/// Number of samples in an array, if it fits the input.
+fn count(array: &str, header: &Header, input: &Input) -> Result<usize, ErrorKind> {
+    match header.shape.split_first() {
+        Some((&0, _)) => Err(ErrorKind::Empty { array: array.to_owned() }),
+        Some((&count, rest)) if same(rest, &input.shape) => usize::try_from(count).map_err(|_| ErrorKind::Changed),
+        _ => Err(ErrorKind::Shape {
+            array: array.to_owned(),
+            found: header.shape.clone(),
+            input: input.name.clone(),
+            needed: input.shape.clone(),
+        }),
+    }
+}
+
+fn same(found: &[u64], needed: &[usize]) -> bool {
+    found.len() == needed.len() && found.iter().zip(needed).all(|(&a, &b)| a == b as u64)
+}
