@@ -197,10 +197,7 @@ impl<'g> Lowering<'g> {
             )));
         }
         if x.dtype != DType::I8 || weights.quantized.as_ref().is_none_or(|q| q.scales.is_empty()) {
-            let value = self.wide_product(node, x, weights, &bias, alpha)?;
-            let Value::Operand(operand) = &value else { return unsupported("the product has no tensor") };
-            let view = operand.view.clone();
-            return Ok((value, view));
+            return self.wide_product(node, x, weights, &bias, alpha);
         }
         let last = shape.len();
         let x = match x.view.inner_positions(last) {
@@ -393,11 +390,4 @@ fn weights_per_output(weights: &Constant, axis: usize) -> Lowered<Weights> {
         })
     });
     Ok(Weights { ints: ints.collect::<Lowered<_>>()?, scales: (0..outputs).map(|o| q.scales[of(o)]).collect() })
-}
-
-impl Lowering<'_> {
-    /// A product with 16-bit activations or weights that are not quantized.
-    fn wide_product(&mut self, _: &Node, _: Operand, _: &Constant, _: &[f64], _: f64) -> Lowered<Value> {
-        unsupported("wide")
-    }
 }

@@ -14,6 +14,7 @@ mod pending;
 mod pool;
 mod shape;
 mod table;
+mod wide;
 
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
