@@ -25,6 +25,15 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes one file; its folder must exist. On failure the old file, or none, is there.
+///
+/// # Errors
+///
+/// It cannot be written.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    write(path, bytes).map_err(|e| WriteError::new(path, e))
+}
+
 /// Writes files (name, bytes) into a folder, which is made if it is missing. All bytes are on disk before the
 /// first file gets its name; on failure no new file or folder is left behind.
 ///

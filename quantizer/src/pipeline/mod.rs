@@ -139,9 +139,22 @@ pub fn open_samples(path: &Path, graph: &Graph) -> Result<Samples, Error> {
 pub fn metric(asked: Option<Metric>, graph: &Graph, samples: &Samples) -> Result<Metric, Error> {
     let types = infer_partial(graph, 1).types;
     let shape = |value: Option<&crate::graph::ValueInfo>| value.map(|v| sample_shape(&types, v)).unwrap_or_default();
-    let (input, output) = (shape(graph.inputs.first()), shape(graph.outputs.first()));
-    let metric = asked.unwrap_or_else(|| Metric::choose(&input, &output, samples.labels()));
-    match metric.refuse(&input, &output, samples.labels()) {
+    choose_metric(asked, &shape(graph.inputs.first()), &shape(graph.outputs.first()), samples)
+}
+
+/// As [`metric`], by the shapes of one sample of the first input and the first output.
+///
+/// # Errors
+///
+/// It cannot be computed.
+pub fn choose_metric(
+    asked: Option<Metric>,
+    input: &[usize],
+    output: &[usize],
+    samples: &Samples,
+) -> Result<Metric, Error> {
+    let metric = asked.unwrap_or_else(|| Metric::choose(input, output, samples.labels()));
+    match metric.refuse(input, output, samples.labels()) {
         None => Ok(metric),
         Some(reason) => {
             Err(Error::Metric { file: samples.path().display().to_string(), metric: metric.name(), reason })
@@ -166,13 +179,12 @@ pub fn quantized_runner(graph: &Graph, outputs: &[String], backend: Backend) -> 
     }
 }
 
-/// Reads the bytes of a QDQ file as a file of another tool would be read, and compiles it.
+/// Prepares a QDQ graph, as read from `file`, and compiles it.
 ///
 /// # Errors
 ///
-/// The bytes cannot be read or compiled.
-pub fn compile(bytes: &[u8], folder: Option<&Path>, file: &str, strip_names: bool) -> Result<(Graph, Compiled), Error> {
-    let mut graph = onnx::from_bytes(bytes, folder, file)?;
+/// It cannot be prepared or compiled.
+pub fn compile_graph(mut graph: Graph, file: &str, strip_names: bool) -> Result<(Graph, Compiled), Error> {
     passes::prepare_quantized(&mut graph).map_err(|source| Error::Prepare { file: file.to_owned(), source })?;
     let options = crate::compile::Options { strip_names, ..Default::default() };
     let compiled =
@@ -205,7 +217,10 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
     })?;
     let onnx = clock.step("export", 0, |_| Ok::<_, Error>(onnx::to_bytes(&qdq::export(graph, &outcome))))?;
     let label = format!("{}.int8.onnx", stem(&request.model));
-    let (quantized, compiled) = clock.step("compile", 0, |_| compile(&onnx, None, &label, request.strip_names))?;
+    let (quantized, compiled) = clock.step("compile", 0, |_| {
+        // What is compiled and verified is what was written, read back.
+        compile_graph(onnx::from_bytes(&onnx, None, &label)?, &label, request.strip_names)
+    })?;
     let mut memory = MemoryReport::of(&compiled.image)
         .map_err(|source| Error::Plan { file: format!("{}.plan", stem(&request.model)), source })?;
     memory.arena_lower_bound = Some(compiled.map.arena_lower_bound);

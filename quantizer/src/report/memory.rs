@@ -74,7 +74,7 @@ pub struct PlanOperator {
     pub outputs: Vec<PlanTensor>,
 }
 
-/// A copy of a plan's image at an address that is a multiple of 16, as the runtime demands.
+/// A copy of bytes at an address that is a multiple of 16, as the runtime demands of images and arenas.
 #[derive(Debug)]
 pub struct AlignedImage {
     buffer: Vec<u8>,
@@ -83,7 +83,7 @@ pub struct AlignedImage {
 }
 
 impl AlignedImage {
-    /// Copies the image.
+    /// Copies the bytes.
     pub fn new(image: &[u8]) -> Self {
         let mut buffer = vec![0u8; image.len() + 15];
         let start = buffer.as_ptr().align_offset(16).min(15);
@@ -91,9 +91,14 @@ impl AlignedImage {
         Self { buffer, start, len: image.len() }
     }
 
-    /// The image.
+    /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..self.start + self.len]
+    }
+
+    /// The bytes, to change.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start..self.start + self.len]
     }
 }
 
