@@ -62,6 +62,6 @@ pub fn outcome_shape(outcome: &str) -> String {
             quoted ^= c == '`';
             !quoted && !c.is_ascii_digit()
         })
-        .take(200)
+        .take(100)
         .collect()
 }

@@ -70,9 +70,6 @@ pub fn onnx_input(bytes: &[u8]) -> String {
         if let Err(error) = passes::prepare_quantized(&mut graph) {
             return format!("quantized, not prepared: {error}");
         }
-        if true {
-            return "TEMP".into();
-        }
         return match compile::compile(&graph, &compile::Options::default()) {
             Ok(compiled) => format!("compiled: {}", plan_input(&compiled.image)),
             Err(error) => format!("not compiled: {error}"),
