@@ -73,13 +73,20 @@ pub(super) fn operators(memory: &MemoryReport) -> String {
                 op.kind.to_owned(),
                 op.name.clone().unwrap_or_default(),
                 op.outputs.iter().map(|t| format!("{} {}", shape(&t.shape), t.dtype)).collect::<Vec<_>>().join(", "),
-                count(u64::from(op.macs)),
+                if op.macs == 0 { String::new() } else { count(op.macs) },
+                count(op.instructions),
                 bytes(op.constants as u64),
                 bytes(op.live as u64),
             ]
         })
         .collect();
-    let mut out = table(3, &["", "operator", "name", "output", "MACs", "constants", "live"], &rows);
-    let _ = writeln!(out, "{} operators, {} MACs", memory.operators.len(), count(memory.macs));
+    let mut out = table(3, &["", "operator", "name", "output", "MACs", "instr. (est.)", "constants", "live"], &rows);
+    let _ = writeln!(
+        out,
+        "{} operators, {} MACs, about {} instructions on a Cortex-M4 (estimate)",
+        memory.operators.len(),
+        count(memory.macs),
+        count(memory.instructions)
+    );
     out
 }

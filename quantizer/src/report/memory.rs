@@ -1,10 +1,14 @@
 //! Where a plan's flash and memory go, read from the image itself.
 
+use std::collections::BTreeSet;
+
 use equant_runtime::op::{
     ConstRef, Conv2dParams, DepthwiseConv2dParams, FullyConnectedParams, LayerNormParams, LutParams, OpKind,
 };
 use equant_runtime::plan::{DType, OpView, Plan, TensorRecord};
 use serde::Serialize;
+
+use crate::compile::estimate;
 
 /// Where a plan's flash and memory go.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -13,7 +17,7 @@ pub struct MemoryReport {
     pub target: &'static str,
     /// Bytes of flash: the whole image.
     pub flash: usize,
-    /// Flash by section, in file order; padding between sections counts for the section before it.
+    /// Flash by use.
     pub sections: Vec<Section>,
     /// Bytes of the arena for activations.
     pub arena: usize,
@@ -27,13 +31,15 @@ pub struct MemoryReport {
     pub outputs: Vec<PlanTensor>,
     /// Multiply-accumulates of one run.
     pub macs: u64,
+    /// Estimated instructions of one run on a Cortex-M4 ([`estimate`]): for comparing, not a measurement.
+    pub instructions: u64,
     /// The operators in execution order.
     pub operators: Vec<PlanOperator>,
     /// The line of Rust that registers the operators this plan needs.
     pub operator_set: String,
 }
 
-/// A part of the image.
+/// Bytes of the image that serve one purpose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Section {
     /// What it holds.
@@ -62,8 +68,10 @@ pub struct PlanOperator {
     pub name: Option<String>,
     /// What it does.
     pub kind: &'static str,
-    /// Multiply-accumulates of one run.
-    pub macs: u32,
+    /// Multiply-accumulates of one run; 0 for operators without any.
+    pub macs: u64,
+    /// Estimated instructions of one run on a Cortex-M4.
+    pub instructions: u64,
     /// Bytes of its constants.
     pub constants: usize,
     /// Bytes of the arena that hold something needed while it runs.
@@ -112,23 +120,7 @@ impl MemoryReport {
         let image = AlignedImage::new(image);
         let plan = Plan::<equant_runtime::operator::AllOperators>::parse(image.bytes())?;
         let header = plan.header();
-        let starts = [
-            ("header", 0),
-            ("tensors", header.tensors_offset as usize),
-            ("operators", header.ops_offset as usize),
-            ("constants", header.consts_offset as usize),
-            ("names", header.names_offset as usize),
-        ];
-        let mut sections: Vec<(&'static str, usize)> =
-            starts.into_iter().filter(|(name, _)| *name != "names" || header.names_len > 0).collect();
-        sections.sort_by_key(|(_, start)| *start);
-        let ends: Vec<usize> =
-            sections.iter().skip(1).map(|(_, start)| *start).chain([header.total_len as usize]).collect();
-        let sections = sections
-            .iter()
-            .zip(ends)
-            .map(|((name, start), end)| Section { name, bytes: end.saturating_sub(*start) })
-            .collect();
+        let sections = sections(&plan);
         let live = live_bytes(&plan);
         let operators: Vec<PlanOperator> = plan.ops().map(|op| operator(&plan, &op, &live)).collect();
         let mut kinds: Vec<OpKind> = plan.ops().map(|op| op.kind).collect();
@@ -144,9 +136,10 @@ impl MemoryReport {
             arena_lower_bound: None,
             inputs: (0..plan.input_count()).filter_map(|i| plan.model_input(i)).map(|t| tensor(&t)).collect(),
             outputs: (0..plan.output_count()).filter_map(|i| plan.model_output(i)).map(|t| tensor(&t)).collect(),
-            macs: operators.iter().map(|op| u64::from(op.macs)).sum(),
+            macs: operators.iter().map(|op| op.macs).sum(),
+            instructions: operators.iter().map(|op| op.instructions).sum(),
             operators,
-            operator_set: format!("operator_set! {{ struct Ops {{ {} }} }}", kinds.join(", ")),
+            operator_set: format!("equant_runtime::operator_set! {{ pub struct Ops {{ {} }} }}", kinds.join(", ")),
         })
     }
 
@@ -170,35 +163,80 @@ fn tensor(record: &TensorRecord) -> PlanTensor {
 
 fn operator(plan: &Plan<'_>, op: &OpView<'_>, live: &[usize]) -> PlanOperator {
     let inputs: Vec<TensorRecord> = (0..op.input_count()).filter_map(|i| plan.input(op, i).ok()).collect();
-    let outputs = (0..op.output_count()).filter_map(|i| plan.output(op, i).ok());
-    let constant_inputs: usize =
-        inputs.iter().filter(|t| t.is_const()).map(|t| t.byte_len().unwrap_or(0) as usize).sum();
+    let outputs: Vec<TensorRecord> = (0..op.output_count()).filter_map(|i| plan.output(op, i).ok()).collect();
+    let constant_inputs: usize = inputs.iter().filter(|t| t.is_const()).map(byte_len).sum();
+    let elements = outputs.iter().map(|t| u64::from(t.elements().unwrap_or(0))).sum();
     PlanOperator {
         name: plan.op_name(op).map(str::to_owned),
         kind: op.kind.name(),
-        macs: op.macs,
-        constants: constants(op).iter().map(|c| c.len as usize).sum::<usize>() + constant_inputs,
+        // Operators without products record the elements they visit.
+        macs: if multiplies(op.kind) { op.macs.into() } else { 0 },
+        instructions: estimate(op.kind, op.macs.into(), elements),
+        constants: constants(op).iter().map(|(_, c)| c.len as usize).sum::<usize>() + constant_inputs,
         live: live.get(usize::from(op.index)).copied().unwrap_or(0),
         inputs: inputs.iter().filter(|t| !t.is_const()).map(tensor).collect(),
-        outputs: outputs.map(|t| tensor(&t)).collect(),
+        outputs: outputs.iter().map(tensor).collect(),
     }
 }
 
-/// The constants an operator's parameters point to.
-fn constants(op: &OpView<'_>) -> Vec<ConstRef> {
+fn byte_len(record: &TensorRecord) -> usize {
+    record.byte_len().unwrap_or(0) as usize
+}
+
+/// Whether the work of an operator is counted in multiply-accumulates.
+pub fn multiplies(kind: OpKind) -> bool {
+    matches!(kind, OpKind::Conv2d | OpKind::DepthwiseConv2d | OpKind::FullyConnected | OpKind::MatMul)
+}
+
+const USES: [&str; 4] = ["weights", "biases", "multipliers", "tables"];
+const WEIGHTS: usize = 0;
+const BIASES: usize = 1;
+const MULTIPLIERS: usize = 2;
+const TABLES: usize = 3;
+
+/// The constants an operator's parameters point to, with their use.
+fn constants(op: &OpView<'_>) -> Vec<(usize, ConstRef)> {
+    let products = |weights, bias, mantissas, shifts| {
+        vec![(WEIGHTS, weights), (BIASES, bias), (MULTIPLIERS, mantissas), (MULTIPLIERS, shifts)]
+    };
     let found = match op.kind {
-        OpKind::Conv2d => op.params::<Conv2dParams>().map(|p| vec![p.weights, p.bias, p.mantissas, p.shifts]),
+        OpKind::Conv2d => op.params::<Conv2dParams>().map(|p| products(p.weights, p.bias, p.mantissas, p.shifts)),
         OpKind::DepthwiseConv2d => {
-            op.params::<DepthwiseConv2dParams>().map(|p| vec![p.weights, p.bias, p.mantissas, p.shifts])
+            op.params::<DepthwiseConv2dParams>().map(|p| products(p.weights, p.bias, p.mantissas, p.shifts))
         }
         OpKind::FullyConnected => {
-            op.params::<FullyConnectedParams>().map(|p| vec![p.weights, p.bias, p.mantissas, p.shifts])
+            op.params::<FullyConnectedParams>().map(|p| products(p.weights, p.bias, p.mantissas, p.shifts))
         }
-        OpKind::Lut => op.params::<LutParams>().map(|p| vec![p.table]),
-        OpKind::LayerNorm => op.params::<LayerNormParams>().map(|p| vec![p.gamma, p.beta]),
+        OpKind::Lut => op.params::<LutParams>().map(|p| vec![(TABLES, p.table)]),
+        OpKind::LayerNorm => op.params::<LayerNormParams>().map(|p| vec![(MULTIPLIERS, p.gamma), (BIASES, p.beta)]),
         _ => None,
     };
     found.unwrap_or_default()
+}
+
+/// Flash by use; a constant that several operators share counts once. They sum to the image.
+fn sections(plan: &Plan<'_>) -> Vec<Section> {
+    let mut seen = BTreeSet::new();
+    let mut bytes = [0usize; USES.len()];
+    for (use_, constant) in plan.ops().flat_map(|op| constants(&op)) {
+        if seen.insert(constant.offset) {
+            bytes[use_] += constant.len as usize;
+        }
+    }
+    for record in (0..plan.header().tensors).filter_map(|i| plan.tensor(i)).filter(TensorRecord::is_const) {
+        if seen.insert(record.offset) {
+            bytes[WEIGHTS] += byte_len(&record);
+        }
+    }
+    let names = plan.header().names_len as usize;
+    let known: usize = bytes.iter().sum::<usize>() + names;
+    let rest = (plan.header().total_len as usize).saturating_sub(known);
+    USES.into_iter()
+        .zip(bytes)
+        .chain([("records", rest), ("names", names)])
+        .map(|(name, bytes)| Section { name, bytes })
+        .filter(|section| section.bytes > 0)
+        .collect()
 }
 
 /// For each operator, the bytes of the arena that belong to a tensor alive while it runs. Tensors that share memory

@@ -62,11 +62,19 @@ pub(super) fn memory(out: &mut String, report: &Report) {
                 .map(|t| format!("{} {}", numbers::shape(&t.shape), t.dtype))
                 .collect::<Vec<_>>()
                 .join(", "),
-            numbers::count(u64::from(op.macs)),
+            numbers::count(op.macs),
+            numbers::count(op.instructions),
             numbers::bytes(op.constants as u64),
             numbers::bytes(op.live as u64),
         ]
     });
-    rows(out, 4, &["", "name", "operator", "output", "MACs", "constants", "live"], body);
-    let _ = writeln!(out, "<pre>{}</pre>", escape(&memory.operator_set));
+    rows(out, 4, &["", "name", "operator", "output", "MACs", "instructions", "constants", "live"], body);
+    let _ = writeln!(
+        out,
+        "<p class=\"note\">{} MACs, about {} instructions: an estimate for the portable kernels on a Cortex-M4. \
+         Operators to register in firmware:</p><pre>{}</pre>",
+        numbers::count(memory.macs),
+        numbers::count(memory.instructions),
+        escape(&memory.operator_set)
+    );
 }
