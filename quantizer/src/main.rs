@@ -1,1 +1,5 @@
-fn main() {}
+//! The `equant` command; see [`equant::cli`].
+
+fn main() -> std::process::ExitCode {
+    equant::cli::main()
+}

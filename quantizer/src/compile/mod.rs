@@ -1,6 +1,24 @@
 //! From a QDQ graph to a plan: lowering, memory planning, packing, emission.
 
+mod emit;
+mod error;
+mod lower;
+mod map;
+mod memory;
+mod planner;
+mod program;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use equant_runtime::op::OpKind;
+use equant_runtime::plan::DType;
+
+pub use error::{Error, Issue, Reason};
+pub use map::{Flash, MemoryMap, OperatorRow, estimate};
+
 use crate::graph::Graph;
+use program::{Place, Program};
 
 /// Choices of the compiler.
 #[derive(Debug, Clone, Default)]
@@ -18,21 +36,40 @@ pub struct Compiled {
     pub image: Vec<u8>,
     /// Where flash and memory go.
     pub map: MemoryMap,
+    /// The operator kinds used, sorted, each once.
+    pub operators: Vec<OpKind>,
+    /// The ONNX values that live in the plan.
+    pub values: Vec<PlanValue>,
 }
 
-/// Where flash and memory go.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct MemoryMap {
-    /// Bytes of the arena for activations.
-    pub arena: usize,
-    /// The least any placement of these activations can take.
-    pub arena_lower_bound: usize,
+/// An ONNX value of the plan: enough to read it from the arena after its operator has run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanValue {
+    /// The value's name. Several names may share memory.
+    pub name: String,
+    /// Index of the operator that makes it; `None` for a graph input.
+    pub operator: Option<usize>,
+    /// First byte in the arena.
+    pub offset: usize,
+    /// Element type.
+    pub dtype: DType,
+    /// Real value of one step.
+    pub scale: f64,
+    /// Zero point.
+    pub zero_point: i32,
+    /// Its ONNX shape, batch 1.
+    pub shape: Vec<usize>,
+    /// The position in memory, in elements, of every element in the order of the ONNX shape.
+    pub positions: Vec<usize>,
 }
 
-/// Why a graph was not compiled.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {}
+impl Compiled {
+    /// The line that registers exactly the operators this plan needs, to paste into firmware.
+    pub fn operator_set(&self, name: &str) -> String {
+        let kinds: Vec<&str> = self.operators.iter().map(|kind| kind.name()).collect();
+        format!("equant_runtime::operator_set! {{ pub struct {name} {{ {} }} }}", kinds.join(", "))
+    }
+}
 
 /// Compiles a prepared QDQ graph ([`crate::passes::prepare_quantized`]).
 ///
@@ -40,6 +77,34 @@ pub enum Error {}
 ///
 /// All nodes that cannot be compiled, with reasons.
 pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
-    let _ = (graph, options);
-    unimplemented!()
+    let program = lower::lower(graph, &options.keep)?;
+    let memory = memory::plan(&program);
+    let image = emit::image(&program, &memory, options.strip_names)?;
+    let map = MemoryMap::new(&program, &memory, &image);
+    let mut operators: Vec<OpKind> = program.ops.iter().map(|op| op.kind).collect();
+    operators.sort_unstable();
+    operators.dedup();
+    Ok(Compiled { values: values(&program, &memory.offsets), image, map, operators })
+}
+
+fn values(program: &Program, offsets: &[usize]) -> Vec<PlanValue> {
+    let in_arena = program.named.iter().filter(|named| program.storages[named.storage].place == Place::Arena);
+    let mut values: Vec<PlanValue> = Vec::new();
+    for named in in_arena {
+        let value = PlanValue {
+            name: named.name.clone(),
+            operator: program.ops.iter().position(|op| program.records[op.output].storage == named.storage),
+            offset: offsets[named.storage],
+            dtype: program.storages[named.storage].dtype,
+            scale: named.scale,
+            zero_point: named.zero_point,
+            shape: named.view.shape(),
+            positions: named.view.positions(),
+        };
+        // A value brought into another form stays readable in its first one.
+        if !values.iter().any(|known| known.name == value.name) {
+            values.push(value);
+        }
+    }
+    values
 }

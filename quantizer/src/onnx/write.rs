@@ -1,6 +1,5 @@
 //! Graph → file: raw little-endian payloads, deterministic bytes, written beside the destination and renamed.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use prost::Message as _;
@@ -47,16 +46,8 @@ pub fn to_bytes(graph: &Graph) -> Vec<u8> {
 ///
 /// [`ErrorKind::Write`].
 pub fn write(graph: &Graph, path: &Path) -> Result<(), Error> {
-    let error = |e| Error { file: path.display().to_string(), kind: ErrorKind::Write(e) };
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::Builder::new().prefix(".equant-").tempfile_in(folder).map_err(error)?;
-    file.write_all(&to_bytes(graph)).map_err(error)?;
-    file.as_file().sync_all().map_err(error)?;
-    file.persist(path).map_err(|e| error(e.error))?;
-    Ok(())
+    crate::files::write(path, &to_bytes(graph))
+        .map_err(|e| Error { file: path.display().to_string(), kind: ErrorKind::Write(e) })
 }
 
 /// The IR version that came with an operator set (ONNX versioning table).

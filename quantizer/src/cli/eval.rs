@@ -1,0 +1,96 @@
+//! `equant eval`.
+
+use super::args::EvalArgs;
+use super::error::Failure;
+use super::model::{Kind, Model};
+use super::output::Output;
+use super::quantize::scores;
+use crate::exec::Runner;
+use crate::metrics::Evaluation;
+use crate::pipeline::{self, Comparison, Progress as _, Run, evaluate};
+use crate::report::MemoryReport;
+
+pub(super) fn run(args: EvalArgs, output: &Output) -> Result<(), Failure> {
+    let is_plan = args.model.extension().is_some_and(|extension| extension == "plan");
+    let dims = args.exec.dims();
+    // With a reference, sizes of dimensions are about the float model.
+    let no_dims = crate::passes::Dims::new();
+    let own_dims = if args.reference.is_some() && is_plan { &no_dims } else { &dims };
+    let model = Model::open(&args.model, own_dims)?;
+    let reference = args.reference.as_deref().map(|path| Model::open(path, &dims)).transpose()?;
+    if let Some(reference) = &reference {
+        compatible(&model, reference)?;
+    }
+    // The float model knows the names of the inputs; a plan does not.
+    let samples = pipeline::open_samples(&args.test, &reference.as_ref().unwrap_or(&model).graph)?;
+    let metric = metric(&args, reference.as_ref().unwrap_or(&model), &samples)?;
+
+    let backend = args.exec.backend.backend();
+    let mut subjects: Vec<(&str, &Model)> = Vec::new();
+    if let Some(reference) = &reference {
+        subjects.push(("fp32", reference));
+    }
+    let name = match model.kind {
+        Kind::Float => "fp32",
+        Kind::Quantized => "simulation",
+        Kind::Plan(_) => "plan",
+    };
+    subjects.push((if reference.is_some() && name == "fp32" { "model" } else { name }, &model));
+    let runners: Vec<Box<dyn Runner>> =
+        subjects.iter().map(|(_, model)| model.runner(backend)).collect::<Result<_, _>>()?;
+    let runners: Vec<&dyn Runner> = runners.iter().map(|runner| &**runner).collect();
+    let comparisons: Vec<Comparison> =
+        (0..subjects.len()).map(|subject| Comparison { subject, reference: (subject > 0).then_some(0) }).collect();
+    let limit = args.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let progress = output.progress();
+    progress.begin("evaluate", samples.len().min(limit));
+    let start = std::time::Instant::now();
+    let run = Run { metric, threads: args.exec.threads(), limit };
+    let tallies = evaluate(&runners, &comparisons, &samples, run, &|done| progress.advance(done))
+        .map_err(|source| pipeline::Error::run(&model.file, source))?;
+    progress.end("evaluate", start.elapsed().as_secs_f64());
+    let steps = steps(&model)?;
+    let evaluation = Evaluation {
+        file: args.test.display().to_string(),
+        samples: tallies.first().map_or(0, |tally| tally.samples()),
+        metric,
+        scores: tallies.iter().zip(&subjects).map(|(tally, (name, _))| tally.scores(name, steps.as_deref())).collect(),
+    };
+    output.result(&evaluation, || {
+        format!("{}on {} samples of {}\n", scores(&evaluation), evaluation.samples, evaluation.file)
+    })
+}
+
+fn metric(args: &EvalArgs, model: &Model, samples: &crate::data::Samples) -> Result<crate::metrics::Metric, Failure> {
+    let (inputs, outputs) = model.shapes();
+    let first = |shapes: Vec<Vec<usize>>| shapes.into_iter().next().unwrap_or_default();
+    let metric = pipeline::choose_metric(args.judge.metric.metric(), &first(inputs), &first(outputs), samples)?;
+    if samples.labels().is_none() && args.reference.is_none() {
+        return Err(Failure::Usage(format!(
+            "{}: has no labels (array `y`), and there is no model to compare with: add `--reference FP32.onnx`",
+            args.test.display()
+        )));
+    }
+    Ok(metric)
+}
+
+/// The quantization steps of a plan's outputs.
+fn steps(model: &Model) -> Result<Option<Vec<f32>>, Failure> {
+    let Kind::Plan(image) = &model.kind else { return Ok(None) };
+    let memory =
+        MemoryReport::of(image).map_err(|source| pipeline::Error::Plan { file: model.file.clone(), source })?;
+    Ok(Some(memory.outputs.iter().map(|output| output.scale).collect()))
+}
+
+/// Both models must take and give the same shapes.
+fn compatible(model: &Model, reference: &Model) -> Result<(), Failure> {
+    let (a, b) = (model.shapes(), reference.shapes());
+    if a == b {
+        return Ok(());
+    }
+    Err(Failure::Input(format!(
+        "{}: inputs {:?} and outputs {:?} differ from those of the reference {}: inputs {:?} and outputs {:?}; give \
+         the float model this one was made from",
+        model.file, a.0, a.1, reference.file, b.0, b.1
+    )))
+}

@@ -1,0 +1,131 @@
+//! A model file of any kind, ready to be looked at or run.
+
+use std::path::Path;
+
+use equant_runtime::plan::{AlignedBytes, LOGICAL_NCHW, MAGIC, Plan, TensorRecord};
+
+use super::error::Failure;
+use crate::exec::{self, Backend, Runner};
+use crate::graph::shape::infer_partial;
+use crate::graph::{DataType, Dim, Graph, ValueInfo, support};
+use crate::passes::{self, Dims};
+use crate::{onnx, pipeline};
+
+/// What a file holds.
+pub(super) enum Kind {
+    /// A float model, prepared.
+    Float,
+    /// A QDQ model, prepared for compilation.
+    Quantized,
+    /// A plan: its image.
+    Plan(Vec<u8>),
+}
+
+/// A model file.
+pub(super) struct Model {
+    /// The file, as the caller named it.
+    pub(super) file: String,
+    /// What it holds.
+    pub(super) kind: Kind,
+    /// The graph; for a plan only inputs and outputs.
+    pub(super) graph: Graph,
+}
+
+impl Model {
+    /// Reads a file.
+    pub(super) fn open(path: &Path, dims: &Dims) -> Result<Self, Failure> {
+        let file = path.display().to_string();
+        let bytes =
+            std::fs::read(path).map_err(|e| onnx::Error { file: file.clone(), kind: onnx::ErrorKind::Read(e) })?;
+        if bytes.starts_with(&MAGIC) || path.extension().is_some_and(|extension| extension == "plan") {
+            if let Some(name) = dims.keys().next() {
+                return Err(Failure::Usage(format!("--dim {name}: {file} is a plan, whose dimensions are fixed")));
+            }
+            let graph = signature(&bytes).map_err(|source| pipeline::Error::Plan { file: file.clone(), source })?;
+            return Ok(Self { file, kind: Kind::Plan(bytes), graph });
+        }
+        let mut graph = onnx::from_bytes(&bytes, path.parent(), &file)?;
+        let prepare = |source| pipeline::Error::Prepare { file: file.clone(), source };
+        let kind = if support::is_quantized(&graph) {
+            if let Some(name) = dims.keys().next() {
+                return Err(Failure::Usage(format!("--dim {name}: only for float models")));
+            }
+            passes::prepare_quantized(&mut graph).map_err(prepare)?;
+            Kind::Quantized
+        } else {
+            passes::prepare(&mut graph, dims).map_err(prepare)?;
+            Kind::Float
+        };
+        Ok(Self { file, kind, graph })
+    }
+
+    /// A runner for the model's outputs.
+    pub(super) fn runner(&self, backend: Backend) -> Result<Box<dyn Runner>, Failure> {
+        let outputs = pipeline::output_names(&self.graph);
+        let runner = match &self.kind {
+            Kind::Float => exec::runner(&self.graph, &outputs, backend),
+            Kind::Quantized => pipeline::quantized_runner(&self.graph, &outputs, backend),
+            Kind::Plan(image) => exec::plan_runner(image),
+        };
+        runner.map_err(|source| pipeline::Error::run(&self.file, source).into())
+    }
+
+    /// The plan: the file's, or that of a QDQ model.
+    pub(super) fn plan(&self) -> Result<Option<Vec<u8>>, Failure> {
+        match &self.kind {
+            Kind::Float => Ok(None),
+            Kind::Quantized => {
+                let compiled = crate::compile::compile(&self.graph, &crate::compile::Options::default())
+                    .map_err(|source| pipeline::Error::Compile { file: self.file.clone(), source })?;
+                Ok(Some(compiled.image))
+            }
+            Kind::Plan(image) => Ok(Some(image.clone())),
+        }
+    }
+
+    /// What it is, for people.
+    pub(super) fn kind_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Float => "float",
+            Kind::Quantized => "QDQ",
+            Kind::Plan(_) => "plan",
+        }
+    }
+
+    /// Shapes of one sample of the inputs and of the outputs.
+    pub(super) fn shapes(&self) -> (Vec<Vec<usize>>, Vec<Vec<usize>>) {
+        let types = infer_partial(&self.graph, 1).types;
+        let shapes =
+            |values: &[ValueInfo]| values.iter().map(|value| pipeline::sample_shape(&types, value)).collect::<Vec<_>>();
+        let inputs = shapes(&self.graph.inputs);
+        match self.kind {
+            // Nothing makes the outputs of a plan's graph, so no shape is inferred for them.
+            Kind::Plan(_) => {
+                let declared = |value: &ValueInfo| {
+                    let dims = value.shape.as_deref().unwrap_or_default().iter().skip(1);
+                    dims.filter_map(|dim| if let Dim::Known(size) = dim { Some(*size) } else { None }).collect()
+                };
+                (inputs, self.graph.outputs.iter().map(declared).collect())
+            }
+            _ => (inputs, shapes(&self.graph.outputs)),
+        }
+    }
+}
+
+/// A graph with a plan's inputs and outputs in the model's own axis order, and no nodes.
+fn signature(image: &[u8]) -> Result<Graph, equant_runtime::Error> {
+    let image = AlignedBytes::from(image);
+    let plan = Plan::<equant_runtime::operator::AllOperators>::parse(&image)?;
+    let value = |name: String, record: TensorRecord| {
+        let mut shape: Vec<usize> = record.shape().iter().map(|&size| size as usize).collect();
+        if record.flags & LOGICAL_NCHW != 0
+            && let [_, h, w, c] = shape[..]
+        {
+            shape[1..].copy_from_slice(&[c, h, w]);
+        }
+        ValueInfo { name, dtype: DataType::F32, shape: Some(shape.into_iter().map(Dim::Known).collect()) }
+    };
+    let inputs = (0..plan.input_count()).filter_map(|i| Some(value(format!("input_{i}"), plan.model_input(i)?)));
+    let outputs = (0..plan.output_count()).filter_map(|i| Some(value(format!("output_{i}"), plan.model_output(i)?)));
+    Ok(Graph { inputs: inputs.collect(), outputs: outputs.collect(), ..Graph::default() })
+}

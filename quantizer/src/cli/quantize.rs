@@ -1,0 +1,145 @@
+//! `equant quantize`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::args::QuantizeArgs;
+use super::error::Failure;
+use super::output::{Output, table};
+use crate::files;
+use crate::metrics::{Evaluation, Metric};
+use crate::pipeline::{self, Request};
+use crate::quantize::Config;
+use crate::report::Report;
+use crate::report::numbers::{bytes, count, decibels, percent, real, seconds};
+
+pub(super) fn run(args: QuantizeArgs, output: &Output) -> Result<(), Failure> {
+    let folder = args.output.unwrap_or_else(|| Path::new("out").join(pipeline::stem(&args.model)));
+    files::probe(&folder).map_err(pipeline::Error::from)?;
+    let request = Request {
+        config: Config {
+            observer: args.observer.observer(args.percentile),
+            per_channel: !args.per_tensor,
+            reduce_range: args.reduce_range,
+            activations: args.activations.activations(),
+        },
+        dims: args.exec.dims(),
+        backend: args.exec.backend.backend(),
+        threads: args.exec.threads(),
+        metric: args.judge.metric.metric(),
+        model: args.model,
+        calibration: args.calib,
+        test: args.test,
+        strip_names: args.strip_names,
+        command: command_line(),
+    };
+    let artifacts = pipeline::quantize(&request, &output.progress())?;
+    let report = artifacts.report.clone();
+    let written = artifacts.write(&folder)?;
+    output.result(&report, || text(&report, &written))
+}
+
+/// The command as it was typed, quoted where a shell needs it.
+fn command_line() -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=,:@%+".contains(c);
+    let quoted = std::env::args().skip(1).map(|arg| {
+        if !arg.is_empty() && arg.chars().all(plain) { arg } else { format!("'{}'", arg.replace('\'', r"'\''")) }
+    });
+    std::iter::once("equant".to_owned()).chain(quoted).collect::<Vec<_>>().join(" ")
+}
+
+fn text(report: &Report, written: &[PathBuf]) -> String {
+    let model = &report.model;
+    let mut out = format!(
+        "{}: {} parameters, {} MACs, {} nodes\n\n",
+        model.name,
+        count(model.parameters),
+        count(model.macs),
+        model.nodes
+    );
+    let shown = report.test.as_ref().unwrap_or(&report.calibration);
+    out.push_str(&scores(shown));
+    let what = if report.test.is_some() { "test" } else { "calibration" };
+    let _ = writeln!(out, "on {} {what} samples of {}\n", shown.samples, shown.file);
+
+    let sizes = &report.sizes;
+    let factor = |size: u64| format!("{:.1}x smaller", sizes.float as f64 / size.max(1) as f64);
+    out.push_str(&table(
+        1,
+        &["size", "", ""],
+        &[
+            vec!["fp32 ONNX".into(), bytes(sizes.float), String::new()],
+            vec!["int8 ONNX".into(), bytes(sizes.onnx), factor(sizes.onnx)],
+            vec!["plan".into(), bytes(sizes.plan), factor(sizes.plan)],
+        ],
+    ));
+    out.push('\n');
+    out.push_str(&memory(report));
+    let mut worst: Vec<_> = report.layers.iter().collect();
+    worst.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
+    if !worst.is_empty() {
+        let names: Vec<String> =
+            worst.iter().take(3).map(|layer| format!("{} {}", layer.node, decibels(layer.sqnr_db))).collect();
+        let _ = writeln!(out, "\nlowest SQNR: {}", names.join(", "));
+    }
+    for note in &report.notes {
+        let _ = writeln!(out, "note: {note}");
+    }
+    for island in &report.float_islands {
+        let _ = writeln!(
+            out,
+            "warning: {} ({}) stays in float in ONNX Runtime: {}",
+            island.node, island.op_type, island.reason
+        );
+    }
+    let check = &report.verification;
+    let _ = writeln!(
+        out,
+        "verified: plan and simulation of the exported file differ by at most {} steps on {} samples",
+        real(check.max_error_steps),
+        check.samples
+    );
+    let steps: Vec<String> =
+        report.made.stages.iter().map(|stage| format!("{} {}", stage.name, seconds(stage.seconds))).collect();
+    let _ = writeln!(out, "time: {}", steps.join(", "));
+    for path in written {
+        let _ = writeln!(out, "wrote {}", path.display());
+    }
+    out
+}
+
+/// Scores of all models as columns of text.
+pub(super) fn scores(evaluation: &Evaluation) -> String {
+    let judged = matches!(evaluation.metric, Metric::Top1 | Metric::Auc);
+    let dash = |value: Option<String>| value.unwrap_or_else(|| "-".into());
+    let mut head = vec![""];
+    if judged {
+        head.push(evaluation.metric.name());
+    }
+    head.extend(["agreement", "SQNR", "cosine", "max error"]);
+    let rows: Vec<Vec<String>> = evaluation
+        .scores
+        .iter()
+        .map(|scores| {
+            let name = match scores.subject.as_str() {
+                "simulation" => "int8 simulation",
+                "plan" => "int8 plan",
+                other => other,
+            };
+            let mut row = vec![name.to_owned()];
+            if judged {
+                row.push(dash(scores.metric.map(percent)));
+            }
+            row.push(dash(scores.agreement.map(percent)));
+            row.push(dash(scores.sqnr_db.map(decibels)));
+            row.push(dash(scores.cosine.map(|cosine| format!("{cosine:.5}"))));
+            row.push(dash(scores.max_error_steps.map(|steps| format!("{} steps", real(steps)))));
+            row
+        })
+        .collect();
+    table(1, &head, &rows)
+}
+
+fn memory(report: &Report) -> String {
+    super::compile::memory(&report.memory)
+}

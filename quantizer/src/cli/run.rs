@@ -1,0 +1,101 @@
+//! `equant run`.
+
+use equant_runtime::plan::AlignedBytes;
+use serde::Serialize;
+
+use super::args::RunArgs;
+use super::error::Failure;
+use super::model::Model;
+use super::output::Output;
+use super::profile::Times;
+use crate::exec::BATCH;
+use crate::metrics::argmax;
+use crate::pipeline;
+use crate::report::numbers::real;
+
+/// Values shown for an output without classes.
+const SHOWN: usize = 8;
+
+#[derive(Serialize)]
+struct Line<'a> {
+    sample: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<i64>,
+    outputs: &'a [&'a [f32]],
+}
+
+pub(super) fn run(args: RunArgs, output: &Output) -> Result<(), Failure> {
+    let model = Model::open(&args.model, &args.exec.dims())?;
+    let image = if args.profile { model.plan()? } else { None };
+    if args.profile && image.is_none() {
+        return Err(Failure::Usage(format!(
+            "--profile: {} is a float model; times are those of a plan's operators: quantize it first",
+            model.file
+        )));
+    }
+    let samples = pipeline::open_samples(&args.input, &model.graph)?;
+    let (inputs, outputs) = model.shapes();
+    let has_classes =
+        inputs.first() != outputs.first() && outputs.first().is_some_and(|o| o.iter().product::<usize>() > 1);
+    let runner = model.runner(args.exec.backend.backend())?;
+    let image = image.as_deref().map(AlignedBytes::from);
+    let mut times = Times::default();
+    let mut left = args.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let run_error = |source| Failure::from(pipeline::Error::run(&model.file, source));
+    for batch in samples.batches(BATCH).map_err(|e| Failure::from(pipeline::Error::from(e)))? {
+        let batch = batch.map_err(|e| Failure::from(pipeline::Error::from(e)))?;
+        let batch = batch.head(left);
+        let values = runner.run(&batch).map_err(run_error)?;
+        if let Some(image) = &image {
+            times.run(image, &model.file, &batch)?;
+        }
+        for i in 0..batch.count {
+            let row: Vec<&[f32]> = values.iter().map(|value| part(value, i, batch.count)).collect();
+            let line = Line {
+                sample: batch.first + i,
+                class: if has_classes { row.first().and_then(|scores| argmax(scores)) } else { None },
+                label: samples.labels().and_then(|labels| labels.get(batch.first + i).copied()),
+                outputs: &row,
+            };
+            if output.is_json() { output.json_line(&line)? } else { output.text(&text(&line))? }
+        }
+        left -= batch.count;
+        if left == 0 {
+            break;
+        }
+    }
+    match image {
+        Some(_) if output.is_json() => output.json_line(&times),
+        Some(_) => output.text(&times.text()),
+        None => Ok(()),
+    }
+}
+
+fn part(values: &[f32], i: usize, count: usize) -> &[f32] {
+    let len = values.len() / count.max(1);
+    values.get(i * len..(i + 1) * len).unwrap_or_default()
+}
+
+fn text(line: &Line<'_>) -> String {
+    let mut out = format!("{:>6}  ", line.sample);
+    let first = line.outputs.first().copied().unwrap_or_default();
+    match line.class {
+        Some(class) => {
+            out += &format!("class {class} ({})", real(first.get(class).copied().unwrap_or(0.0).into()));
+            match line.label {
+                Some(label) if i64::try_from(class) == Ok(label) => out += &format!("  label {label}"),
+                Some(label) => out += &format!("  label {label}  wrong"),
+                None => {}
+            }
+        }
+        None => {
+            let shown: Vec<String> = first.iter().take(SHOWN).map(|&value| real(value.into())).collect();
+            let more = if first.len() > SHOWN { format!(" … ({} values)", first.len()) } else { String::new() };
+            out += &format!("{}{more}", shown.join(" "));
+            out += &line.label.map(|label| format!("  label {label}")).unwrap_or_default();
+        }
+    }
+    out + "\n"
+}

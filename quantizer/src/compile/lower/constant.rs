@@ -1,0 +1,276 @@
+//! Constants: real values, and the integers they were made from.
+
+use equant_runtime::plan::DType;
+
+use super::{Lowered, Lowering, Operand, QParams, Reason, unsupported};
+use crate::compile::program::{Place, Section, Storage};
+use crate::compile::view::View;
+use crate::graph::{DataType, Node, Tensor};
+
+/// The integers behind a constant.
+#[derive(Debug, Clone)]
+pub(super) struct Quantized {
+    pub(super) ints: Vec<i32>,
+    pub(super) dtype: DataType,
+    /// One scale, or one for each index of `axis`; empty before DequantizeLinear.
+    pub(super) scales: Vec<f64>,
+    /// As the scales.
+    pub(super) zero_points: Vec<i32>,
+    pub(super) axis: Option<usize>,
+}
+
+/// A constant of the graph.
+#[derive(Debug, Clone)]
+pub(super) struct Constant {
+    pub(super) shape: Vec<usize>,
+    pub(super) real: Vec<f64>,
+    pub(super) quantized: Option<Quantized>,
+}
+
+impl Constant {
+    /// An initializer as it stands.
+    pub(super) fn from_tensor(tensor: &Tensor) -> Self {
+        if tensor.dtype.is_float() {
+            let real = tensor.to_f32().into_iter().map(f64::from).collect();
+            return Self { shape: tensor.shape.clone(), real, quantized: None };
+        }
+        let ints = tensor.to_i64();
+        Self {
+            shape: tensor.shape.clone(),
+            real: ints.iter().map(|&v| v as f64).collect(),
+            quantized: Some(Quantized {
+                ints: ints.iter().map(|&v| v.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32).collect(),
+                dtype: tensor.dtype,
+                scales: Vec::new(),
+                zero_points: Vec::new(),
+                axis: None,
+            }),
+        }
+    }
+
+    /// The value of a constant with one element.
+    pub(super) fn scalar(&self) -> Option<f64> {
+        if self.real.len() == 1 { self.real.first().copied() } else { None }
+    }
+
+    /// The constant seen under a view of its elements.
+    pub(super) fn viewed(&self, view: &View) -> Lowered<Self> {
+        if self.quantized.as_ref().is_some_and(|q| q.axis.is_some()) {
+            return unsupported(
+                "reshaping or transposing a constant that is quantized per axis; transpose it before quantization",
+            );
+        }
+        let positions = view.positions();
+        Ok(Self {
+            shape: view.shape(),
+            real: positions.iter().map(|&p| self.real[p]).collect(),
+            quantized: self
+                .quantized
+                .as_ref()
+                .map(|q| Quantized { ints: positions.iter().map(|&p| q.ints[p]).collect(), ..q.clone() }),
+        })
+    }
+
+    /// Transposes, also constants quantized per axis.
+    pub(super) fn transposed(&self, perm: &[usize]) -> Lowered<Self> {
+        let axis = self.quantized.as_ref().and_then(|q| q.axis);
+        let mut plain = self.clone();
+        if let Some(q) = &mut plain.quantized {
+            q.axis = None;
+        }
+        let mut out = plain.viewed(&View::row_major(&self.shape).transpose(perm))?;
+        if let (Some(q), Some(axis)) = (&mut out.quantized, axis) {
+            q.axis = perm.iter().position(|&from| from == axis);
+        }
+        Ok(out)
+    }
+
+    /// The elements broadcast to `shape` (NumPy rules), or `None` if they do not fit.
+    pub(super) fn broadcast<T: Copy>(&self, elements: &[T], shape: &[usize]) -> Option<Vec<T>> {
+        let missing = shape.len().checked_sub(self.shape.len())?;
+        let mut strides = vec![0; shape.len()];
+        let mut stride = 1;
+        for axis in (0..self.shape.len()).rev() {
+            let size = self.shape[axis];
+            if size == shape[axis + missing] {
+                strides[axis + missing] = stride;
+            } else if size != 1 {
+                return None;
+            }
+            stride *= size;
+        }
+        let mut positions = vec![0];
+        for (&size, &stride) in shape.iter().zip(&strides) {
+            positions = positions.iter().flat_map(|&base| (0..size).map(move |i| base + i * stride)).collect();
+        }
+        Some(positions.into_iter().map(|p| elements[p]).collect())
+    }
+}
+
+/// Splits a shape around an axis: (elements before, size, elements after).
+fn around(shape: &[usize], axis: usize) -> (usize, usize, usize) {
+    (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
+}
+
+impl Lowering<'_> {
+    /// Scales, zero points, type and axis of a Q or DQ node over a constant.
+    fn constant_params(
+        &self,
+        node: &Node,
+        shape: &[usize],
+    ) -> Lowered<(Vec<f64>, Vec<i32>, Option<DataType>, Option<usize>)> {
+        let value = node.input(0).unwrap_or_default();
+        let refuse = |reason: String| Reason::Quantization { value: value.to_owned(), reason };
+        if node.int("block_size", 0) != 0 {
+            return unsupported("blocked quantization is for servers; quantize per channel or per tensor");
+        }
+        let scale = node
+            .input(1)
+            .and_then(|name| self.graph.initializers.get(name))
+            .ok_or_else(|| refuse("the scale is not a constant".into()))?;
+        let scales: Vec<f64> = scale.to_f32().into_iter().map(f64::from).collect();
+        if scales.iter().any(|s| !(s.is_finite() && *s >= 0.0)) {
+            return Err(refuse("a scale is negative or not finite".into()));
+        }
+        let mut dtype = DataType::from_onnx_number(node.int("output_dtype", 0) as i32);
+        let mut zero_points = vec![0; scales.len()];
+        if let Some(name) = node.input(2) {
+            let tensor =
+                self.graph.initializers.get(name).ok_or_else(|| refuse("the zero point is not a constant".into()))?;
+            dtype = Some(tensor.dtype);
+            let values = tensor.to_i64();
+            if values.len() != scales.len() {
+                return Err(refuse(format!("{} zero points for {} scales", values.len(), scales.len())));
+            }
+            zero_points = values.into_iter().map(|v| v as i32).collect();
+        }
+        let axis = if scales.len() == 1 {
+            None
+        } else {
+            let rank = shape.len() as i64;
+            let axis = node.int("axis", 1);
+            let axis = if axis < 0 { axis + rank } else { axis };
+            match usize::try_from(axis).ok().and_then(|axis| Some((axis, *shape.get(axis)?))) {
+                Some((axis, size)) if size == scales.len() => Some(axis),
+                _ => return Err(refuse(format!("{} scales along axis {axis} of shape {shape:?}", scales.len()))),
+            }
+        };
+        Ok((scales, zero_points, dtype, axis))
+    }
+
+    /// QuantizeLinear of a constant, with ONNX arithmetic in f32.
+    pub(super) fn quantize_constant(&self, node: &Node, constant: &Constant) -> Lowered<Constant> {
+        let (scales, zero_points, dtype, axis) = self.constant_params(node, &constant.shape)?;
+        let dtype = dtype.unwrap_or(DataType::U8);
+        let (low, high) = dtype.quantized_range().ok_or_else(|| Reason::Quantization {
+            value: node.input(0).unwrap_or_default().into(),
+            reason: format!("type {dtype:?} is not supported"),
+        })?;
+        let (_, size, inner) = axis.map_or((1, 1, constant.real.len()), |axis| around(&constant.shape, axis));
+        let ints: Vec<i32> = constant
+            .real
+            .iter()
+            .enumerate()
+            .map(|(i, &x)| {
+                let channel = i / inner.max(1) % size;
+                let scaled = (x as f32 / scales[channel] as f32).round_ties_even();
+                let scaled = if scaled.is_nan() { 0.0 } else { scaled };
+                (f64::from(scaled) + f64::from(zero_points[channel])).clamp(f64::from(low), f64::from(high)) as i32
+            })
+            .collect();
+        Ok(Constant {
+            shape: constant.shape.clone(),
+            real: ints.iter().map(|&v| f64::from(v)).collect(),
+            quantized: Some(Quantized { ints, dtype, scales: Vec::new(), zero_points: Vec::new(), axis: None }),
+        })
+    }
+
+    /// DequantizeLinear of a constant; keeps the integers.
+    pub(super) fn dequantize_constant(&self, node: &Node, constant: &Constant) -> Lowered<Constant> {
+        let (scales, zero_points, _, axis) = self.constant_params(node, &constant.shape)?;
+        let Some(source) = &constant.quantized else {
+            return unsupported("its constant input is not an integer tensor");
+        };
+        let (_, size, inner) = axis.map_or((1, 1, source.ints.len()), |axis| around(&constant.shape, axis));
+        let real = source
+            .ints
+            .iter()
+            .enumerate()
+            .map(|(i, &q)| {
+                let channel = i / inner.max(1) % size;
+                (f64::from(q) - f64::from(zero_points[channel])) * scales[channel]
+            })
+            .collect();
+        Ok(Constant {
+            shape: constant.shape.clone(),
+            real,
+            quantized: Some(Quantized { ints: source.ints.clone(), dtype: source.dtype, scales, zero_points, axis }),
+        })
+    }
+
+    /// A constant as an operand that repeats along `like`'s memory: 8 bits if it was quantized to 8
+    /// bits, otherwise 16; only one period is stored.
+    pub(super) fn constant_operand(&mut self, constant: &Constant, like: &Operand) -> Lowered<Operand> {
+        let shape = like.view.shape();
+        let refuse =
+            || Reason::Shape(format!("a constant of shape {:?} with a tensor of shape {shape:?}", constant.shape));
+        let eight = constant
+            .quantized
+            .as_ref()
+            .filter(|q| q.scales.len() == 1 && q.scales[0] > 0.0 && matches!(q.dtype, DataType::I8 | DataType::U8));
+        let (q, ints) = match eight {
+            Some(source) => {
+                let shift = if source.dtype == DataType::U8 { 128 } else { 0 };
+                let q = QParams {
+                    dtype: DType::I8,
+                    scale: source.scales[0] as f32,
+                    zero_point: source.zero_points[0] - shift,
+                };
+                (q, source.ints.iter().map(|&v| v - shift).collect::<Vec<i32>>())
+            }
+            None => {
+                let bound = constant.real.iter().fold(0.0f64, |bound, x| bound.max(x.abs()));
+                let q = QParams::sixteen(-bound, bound);
+                (q, constant.real.iter().map(|&x| q.quantize_f64(x)).collect())
+            }
+        };
+        let logical = constant.broadcast(&ints, &shape).ok_or_else(refuse)?;
+        let mut memory = vec![0; logical.len()];
+        for (value, position) in logical.into_iter().zip(like.view.positions()) {
+            memory[position] = value;
+        }
+        let len = memory.len();
+        let period = (1..=len)
+            .find(|&p| len % p == 0 && memory.iter().enumerate().all(|(i, v)| *v == memory[i % p]))
+            .unwrap_or(len);
+        memory.truncate(period);
+        Ok(self.stored(q, &memory, View::row_major(&[period])))
+    }
+
+    /// A constant quantized with `q` and stored in the order of `view`.
+    pub(super) fn constant_tensor(&mut self, constant: &Constant, q: QParams, view: View) -> Lowered<Operand> {
+        let mut memory = vec![0; view.len()];
+        for (&value, position) in constant.real.iter().zip(view.positions()) {
+            memory[position] = q.quantize(value);
+        }
+        Ok(self.stored(q, &memory, view))
+    }
+
+    /// A tensor in the constants.
+    fn stored(&mut self, q: QParams, memory: &[i32], view: View) -> Operand {
+        let range = (memory.iter().copied().min().unwrap_or(0), memory.iter().copied().max().unwrap_or(0));
+        let bytes = match q.dtype {
+            DType::I8 => memory.iter().map(|&v| v as u8).collect(),
+            DType::I16 => memory.iter().flat_map(|&v| (v as i16).to_le_bytes()).collect(),
+        };
+        let place = self.program.consts.add(Section::Weights, bytes);
+        let storage = self.program.storage(Storage {
+            dtype: q.dtype,
+            scale: q.scale,
+            zero_point: q.zero_point,
+            len: memory.len(),
+            place: Place::Const(place.offset),
+        });
+        Operand { storage, dtype: q.dtype, scale: f64::from(q.scale), zero_point: q.zero_point, view, range }
+    }
+}

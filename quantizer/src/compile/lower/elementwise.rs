@@ -1,0 +1,284 @@
+//! Arithmetic of two values.
+
+use std::rc::Rc;
+
+use super::constant::Constant;
+use super::pending::{Pending, Source};
+use super::table::{Table, single};
+use super::{Lowered, Lowering, Operand, Reason, Value, input, unsupported};
+use crate::compile::view::View;
+use crate::graph::{Node, eval};
+
+/// The operator on real numbers.
+fn apply(op: &str, a: f64, b: f64) -> f64 {
+    match op {
+        "Add" => a + b,
+        "Sub" => a - b,
+        "Mul" => a * b,
+        "Div" => a / b,
+        "Min" => a.min(b),
+        "Max" => a.max(b),
+        _ => a.powf(b),
+    }
+}
+
+impl<'g> Lowering<'g> {
+    /// Add, Sub, Mul, Div, Pow, Min and Max.
+    pub(super) fn binary(&mut self, node: &'g Node) -> Lowered<()> {
+        let (a_name, b_name) = (input(node, 0)?, input(node, 1)?);
+        if node.inputs.len() != 2 {
+            return unsupported("only with two inputs");
+        }
+        let op = node.op_type.as_str();
+        let (a, b) = (self.value(a_name)?, self.value(b_name)?);
+        match (&a, &b) {
+            (Value::Const(x), Value::Const(y)) => {
+                let value = folded(op, x, y)?;
+                self.set(node.output(), Value::Const(Rc::new(value)))
+            }
+            (_, Value::Const(constant)) => {
+                if let Some(value) = self.with_constant(node, &a, constant)? {
+                    return self.set(node.output(), value);
+                }
+                if let Some(table) =
+                    constant.scalar().map(single).and_then(|k| Some(Table::of(&a)?.map(|x| apply(op, x, k))))
+                {
+                    return self.set(node.output(), Value::Table(table));
+                }
+                let x = self.operand(a_name)?;
+                self.constant_arithmetic(node, x, constant)
+            }
+            (Value::Const(constant), _) => {
+                // Add and Mul do not mind the order.
+                if matches!(op, "Add" | "Mul") {
+                    if let Some(value) = self.with_constant(node, &b, constant)? {
+                        return self.set(node.output(), value);
+                    }
+                }
+                if let Some(table) =
+                    constant.scalar().map(single).and_then(|k| Some(Table::of(&b)?.map(|x| apply(op, k, x))))
+                {
+                    return self.set(node.output(), Value::Table(table));
+                }
+                let x = self.operand(b_name)?;
+                match op {
+                    "Add" | "Mul" => self.constant_arithmetic(node, x, constant),
+                    "Sub" => {
+                        let x = self.negated(&x, node)?;
+                        self.sum_with_constant(node, x, constant)
+                    }
+                    "Min" | "Max" => self.clamped_by(node, x, constant),
+                    _ => Err(Reason::UnaryOn16Bit(b_name.to_owned())),
+                }
+            }
+            _ => {
+                let tables = Table::of(&a).zip(Table::of(&b));
+                if let Some(table) = tables.and_then(|(s, t)| s.zip(&t, |x, y| apply(op, x, y))) {
+                    return self.set(node.output(), Value::Table(table));
+                }
+                let (a, b) = (self.operand(a_name)?, self.operand(b_name)?);
+                match op {
+                    "Add" => self.two(node, a, b, Source::Sum),
+                    "Mul" => self.two(node, a, b, Source::Times),
+                    "Sub" => {
+                        let b = self.negated(&b, node)?;
+                        self.two(node, a, b, Source::Sum)
+                    }
+                    _ => unsupported("only with a constant, or within a function of one 8-bit value"),
+                }
+            }
+        }
+    }
+
+    /// What costs nothing: positive scalar factors, and biases of operators that have one.
+    fn with_constant(&mut self, node: &Node, value: &Value, constant: &Constant) -> Lowered<Option<Value>> {
+        let op = node.op_type.as_str();
+        let scalar = constant.scalar();
+        let factor = match op {
+            "Mul" => scalar,
+            "Div" => scalar.map(|k| 1.0 / k),
+            "Pow" => scalar.filter(|&k| k == 1.0),
+            _ => None,
+        };
+        let keeps_rank = |view: &View| constant.shape.len() <= view.shape().len();
+        match (value, factor.filter(|k| k.is_finite() && *k > 0.0)) {
+            (Value::Operand(x), Some(k)) if keeps_rank(&x.view) => {
+                Ok(Some(Value::Operand(Operand { scale: x.scale * k, ..x.clone() })))
+            }
+            (Value::Pending(pending), Some(k)) if keeps_rank(&pending.view) => {
+                Ok(Some(Value::Pending(Box::new((**pending).clone().scaled(k)))))
+            }
+            (Value::Pending(pending), None) if op == "Min" || op == "Max" => {
+                let Some(k) = scalar.filter(|_| keeps_rank(&pending.view)) else { return Ok(None) };
+                let (low, high) = if op == "Min" { (f64::NEG_INFINITY, k) } else { (k, f64::INFINITY) };
+                Ok(Some(Value::Pending(Box::new((**pending).clone().clamped(low, high)))))
+            }
+            (Value::Pending(pending), None) if op == "Add" || op == "Sub" => {
+                let Source::Linear(linear) = &pending.source else { return Ok(None) };
+                if !pending.is_unclamped() {
+                    return Ok(None);
+                }
+                let Some(values) = per_channel(constant, &pending.view, linear.channels()) else { return Ok(None) };
+                let mut pending = (**pending).clone();
+                let factor = if op == "Add" { pending.factor.recip() } else { -pending.factor.recip() };
+                if let Source::Linear(linear) = &mut pending.source {
+                    for (bias, value) in Rc::make_mut(linear).bias.iter_mut().zip(values) {
+                        *bias += value * factor;
+                    }
+                }
+                Ok(Some(Value::Pending(Box::new(pending))))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Arithmetic of a tensor with a constant tensor.
+    fn constant_arithmetic(&mut self, node: &'g Node, x: Operand, constant: &Constant) -> Lowered<()> {
+        let map = |f: fn(f64) -> f64| Constant {
+            shape: constant.shape.clone(),
+            real: constant.real.iter().map(|&v| f(v)).collect(),
+            quantized: None,
+        };
+        match node.op_type.as_str() {
+            "Add" => self.sum_with_constant(node, x, constant),
+            "Sub" => self.sum_with_constant(node, x, &map(|v| -v)),
+            "Mul" => self.product_by_constant(node, x, constant),
+            "Div" if constant.real.iter().all(|v| v.recip().is_finite()) => {
+                self.product_by_constant(node, x, &map(f64::recip))
+            }
+            "Div" => unsupported("division by zero"),
+            "Min" | "Max" => self.clamped_by(node, x, constant),
+            "Pow" if constant.scalar() == Some(2.0) => self.two(node, x.clone(), x, Source::Times),
+            _ => Err(Reason::UnaryOn16Bit(node.input(0).unwrap_or_default().to_owned())),
+        }
+    }
+
+    fn clamped_by(&mut self, node: &'g Node, x: Operand, constant: &Constant) -> Lowered<()> {
+        let Some(k) = constant.scalar() else { return unsupported("only with a scalar constant") };
+        let (low, high) = if node.op_type == "Min" { (f64::NEG_INFINITY, k) } else { (k, f64::INFINITY) };
+        let view = x.view.clone();
+        let pending = Pending::new(Source::Same(x), view, node).clamped(low, high);
+        self.set(node.output(), Value::Pending(Box::new(pending)))
+    }
+
+    fn sum_with_constant(&mut self, node: &'g Node, x: Operand, constant: &Constant) -> Lowered<()> {
+        let x = self.broadcast_to(x, &constant.shape)?;
+        let constant = self.constant_operand(constant, &x)?;
+        let view = x.view.clone();
+        self.set_pending(node, Source::Sum(x, constant), view)
+    }
+
+    fn product_by_constant(&mut self, node: &'g Node, x: Operand, constant: &Constant) -> Lowered<()> {
+        let x = self.broadcast_to(x, &constant.shape)?;
+        let constant = self.constant_operand(constant, &x)?;
+        let view = x.view.clone();
+        self.set_pending(node, Source::Times(x, constant), view)
+    }
+
+    /// A BatchNormalization that could not be folded: a factor and a shift for each channel.
+    pub(super) fn batch_norm(&mut self, node: &'g Node) -> Lowered<()> {
+        let x = self.operand(input(node, 0)?)?;
+        let shape = x.view.shape();
+        let channels = *shape.get(1).ok_or_else(|| Reason::Shape(format!("{shape:?} has no channels")))?;
+        let mut parameters = Vec::new();
+        for i in 1..5 {
+            let name = input(node, i)?;
+            let constant = self.constant(name)?;
+            if constant.real.len() != channels || constant.real.iter().any(|v| !v.is_finite()) {
+                return Err(Reason::Shape(format!("`{name}` of shape {:?} for {channels} channels", constant.shape)));
+            }
+            parameters.push(constant);
+        }
+        let epsilon = f64::from(node.float("epsilon", 1e-5));
+        let at = |i: usize, channel: usize| parameters[i].real[channel];
+        let factors: Vec<f64> = (0..channels).map(|c| at(0, c) / (at(3, c) + epsilon).sqrt()).collect();
+        let shifts = (0..channels).map(|c| at(1, c) - at(2, c) * factors[c]).collect();
+        let mut dims = vec![1; shape.len()];
+        dims[1] = channels;
+        let constant = |real: Vec<f64>| Constant { shape: dims.clone(), real, quantized: None };
+        let (factors, shifts) = (constant(factors), constant(shifts));
+        let factors = self.constant_operand(&factors, &x)?;
+        let scaled = Pending::new(Source::Times(x.clone(), factors), x.view.clone(), node);
+        let scaled = self.emit(&scaled, None)?;
+        self.sum_with_constant(node, scaled, &shifts)
+    }
+
+    /// An operand seen with the rank that a constant of this shape brings.
+    fn broadcast_to(&self, x: Operand, constant: &[usize]) -> Lowered<Operand> {
+        let shape = x.view.shape();
+        let refuse = || Reason::Shape(format!("a tensor of shape {shape:?} with a constant of shape {constant:?}"));
+        let out = eval::broadcast(&shape, constant).ok_or_else(refuse)?;
+        let view = x.view.reshape(&out).filter(|_| out.iter().product::<usize>() == x.view.len());
+        let view = view.ok_or_else(|| {
+            Reason::Unsupported(format!(
+                "a tensor of shape {shape:?} that repeats to {out:?}: only constants may repeat"
+            ))
+        })?;
+        Ok(Operand { view, ..x })
+    }
+
+    /// The negative of an operand.
+    fn negated(&mut self, x: &Operand, node: &Node) -> Lowered<Operand> {
+        let minus = Constant { shape: vec![], real: vec![-1.0], quantized: None };
+        let constant = self.constant_operand(&minus, x)?;
+        let pending = Pending::new(Source::Times(x.clone(), constant), x.view.clone(), node);
+        self.emit(&pending, None)
+    }
+
+    /// An operator of two tensors, the smaller of which may repeat along leading axes of memory.
+    fn two(&mut self, node: &'g Node, a: Operand, b: Operand, source: fn(Operand, Operand) -> Source) -> Lowered<()> {
+        let (a, b) = if b.view.len() > a.view.len() { (b, a) } else { (a, b) };
+        let (a_shape, b_shape) = (a.view.shape(), b.view.shape());
+        let refuse = || {
+            Reason::Unsupported(format!(
+                "operands of shapes {a_shape:?} and {b_shape:?}: only per-channel broadcasting is supported"
+            ))
+        };
+        let shape =
+            eval::broadcast(&a_shape, &b_shape).ok_or_else(|| Reason::Shape(format!("{a_shape:?} and {b_shape:?}")))?;
+        let view = a.view.reshape(&shape).filter(|view| view.len() == a.view.len()).ok_or_else(refuse)?;
+        let a = Operand { view: view.clone(), ..a };
+        let mut b = b;
+        if b.view.len() == a.view.len() {
+            // The same elements: memory must have the same order.
+            b.view = b.view.reshape(&shape).ok_or_else(refuse)?;
+            b = self.arranged(&b, view.clone(), &node.name)?;
+        } else if !repeats(&b.view, &view) {
+            let smaller = view.restricted(&b_shape).ok_or_else(refuse)?;
+            b = self.arranged(&b, smaller, &node.name)?;
+            if !repeats(&b.view, &view) {
+                return Err(refuse());
+            }
+        }
+        self.set_pending(node, source(a, b), view)
+    }
+}
+
+/// Whether `b` broadcast to `a`'s shape repeats in the order of `a`'s memory.
+fn repeats(b: &View, a: &View) -> bool {
+    let Some(places) = b.positions_over(&a.shape()) else { return false };
+    a.positions().iter().zip(&places).all(|(at, place)| at % b.len() == *place)
+}
+
+/// Arithmetic of two constants.
+fn folded(op: &str, a: &Constant, b: &Constant) -> Lowered<Constant> {
+    let shape = eval::broadcast(&a.shape, &b.shape);
+    let parts = shape.and_then(|shape| Some((a.broadcast(&a.real, &shape)?, b.broadcast(&b.real, &shape)?, shape)));
+    let (x, y, shape) = parts.ok_or_else(|| Reason::Shape(format!("{:?} and {:?}", a.shape, b.shape)))?;
+    let real = x.into_iter().zip(y).map(|(x, y)| apply(op, x, y)).collect();
+    Ok(Constant { shape, real, quantized: None })
+}
+
+/// The constant's value for each channel, if it has one value per channel of a tensor whose channels are innermost
+/// in memory.
+fn per_channel(constant: &Constant, view: &View, channels: usize) -> Option<Vec<f64>> {
+    let values = constant.broadcast(&constant.real, &view.shape())?;
+    let mut found: Vec<Option<f64>> = vec![None; channels];
+    for (value, at) in values.into_iter().zip(view.positions()) {
+        match &mut found[at % channels] {
+            Some(known) if *known != value => return None,
+            slot => *slot = Some(value),
+        }
+    }
+    found.into_iter().collect::<Option<Vec<f64>>>().filter(|values| values.iter().all(|v| v.is_finite()))
+}

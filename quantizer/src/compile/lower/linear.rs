@@ -1,0 +1,393 @@
+//! Convolutions and products with constant weights.
+
+use std::rc::Rc;
+
+use equant_runtime::kernels::{pack_conv2d, pack_depthwise_conv2d};
+use equant_runtime::op::{ConstRef, Conv2dParams, DepthwiseConv2dParams, FullyConnectedParams};
+use equant_runtime::plan::DType;
+use equant_runtime::quant::Multiplier;
+
+use super::constant::Constant;
+use super::pending::{Pending, Source};
+use super::{Lowered, Lowering, Operand, Reason, Value, input, multiplier, unsupported};
+use crate::compile::program::Section;
+use crate::compile::view::{Atom, View};
+use crate::graph::Node;
+use crate::graph::shape::{Window, windows};
+
+/// Which kernel computes the sums.
+#[derive(Debug, Clone, Copy)]
+enum Kernel {
+    Conv { rows: Window, cols: Window, groups: usize },
+    Depthwise { rows: Window, cols: Window, multiplier: usize },
+    FullyConnected,
+}
+
+/// `scale[o] · Σ w[o]·(x − zero_point) + bias[o]`.
+#[derive(Debug, Clone)]
+pub(super) struct Linear {
+    x: Operand,
+    kernel: Kernel,
+    /// Packed for the kernel.
+    weights: Vec<i8>,
+    /// Real value of one step of each channel's accumulator.
+    scales: Vec<f64>,
+    /// Real biases.
+    pub(super) bias: Vec<f64>,
+    /// Sums of the positive and of the negative weights of each channel.
+    sums: Vec<(i64, i64)>,
+    macs: u64,
+}
+
+/// Weights of output channels: the integers `[O, rest]` without zero points, a scale per channel.
+struct Weights {
+    ints: Vec<i8>,
+    scales: Vec<f64>,
+}
+
+impl Linear {
+    /// Lowest and highest sum of a channel, without bias.
+    fn sum_range(&self, channel: usize) -> (i64, i64) {
+        let zero_point = self.x.zero_point;
+        // Padding adds zeros.
+        let low = i64::from((self.x.range.0 - zero_point).min(0));
+        let high = i64::from((self.x.range.1 - zero_point).max(0));
+        let (positive, negative) = self.sums[channel];
+        (positive * low + negative * high, positive * high + negative * low)
+    }
+
+    /// The real values the outputs can take.
+    pub(super) fn real_range(&self) -> (f64, f64) {
+        (0..self.scales.len()).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), channel| {
+            let (least, most) = self.sum_range(channel);
+            let real = |sum: i64| sum as f64 * self.scales[channel] + self.bias[channel];
+            (low.min(real(least)), high.max(real(most)))
+        })
+    }
+
+    /// Number of output channels, innermost in the output's memory.
+    pub(super) fn channels(&self) -> usize {
+        self.scales.len()
+    }
+
+    /// Bias, mantissa and shift of one channel for an output of the given scale.
+    fn channel(&self, channel: usize, factor: f64, scale: f64) -> Lowered<(i32, Multiplier)> {
+        let (bias, step) = (self.bias[channel] * factor, self.scales[channel] * factor);
+        let (least, most) = self.sum_range(channel);
+        // Sums that cannot move the output by half a step: only the bias counts.
+        if step * (most.max(-least) as f64) < scale * 1e-3 || step / scale < 2f64.powi(-32) {
+            let mantissa = Multiplier { mantissa: 1 << 30, shift: 13 };
+            // 2^-14 of a step: any bias that does not saturate every output fits.
+            let bias = (bias / scale * f64::from(1 << 14)).round_ties_even();
+            let room = f64::from(1 << 30);
+            let bias = bias.clamp(-room, room) as i64;
+            return Ok((self.folded(channel, bias, least, most)?, mantissa));
+        }
+        let m = multiplier(step / scale)?;
+        let bias = (bias / step).round_ties_even();
+        // Beyond i64 no model is meant; the accumulator check refuses it.
+        let bias = bias.clamp(-1e15, 1e15) as i64;
+        Ok((self.folded(channel, bias, least, most)?, m))
+    }
+
+    /// `bias − zero_point · Σ w`, with the proof that sums stay within 32 bits.
+    fn folded(&self, channel: usize, bias: i64, least: i64, most: i64) -> Lowered<i32> {
+        let (positive, negative) = self.sums[channel];
+        let folded = bias - i64::from(self.x.zero_point) * (positive + negative);
+        let bound = (bias + most).max(-(bias + least)).max(folded.abs());
+        let limit = i64::from(i32::MAX);
+        if bound > limit {
+            return Err(Reason::Accumulator { channel, bound });
+        }
+        i32::try_from(folded).map_err(|_| Reason::Accumulator { channel, bound })
+    }
+}
+
+impl<'g> Lowering<'g> {
+    pub(super) fn conv(&mut self, node: &'g Node) -> Lowered<()> {
+        let weights = self.constant(input(node, 1)?)?;
+        let x = self.operand(input(node, 0)?)?;
+        let x = self.eight_bits(x, input(node, 0)?)?;
+        let (x_shape, shape) = (x.view.shape(), weights.shape.clone());
+        let ([n, c, h, w], [o, depth, kernel_h, kernel_w]) = (x_shape.as_slice(), shape.as_slice()) else {
+            return unsupported(format!(
+                "input of rank {} and weights of rank {}: only 2-D convolution is supported",
+                x_shape.len(),
+                shape.len()
+            ));
+        };
+        let groups = usize::try_from(node.int("group", 1)).unwrap_or(0);
+        if groups == 0 || depth * groups != *c || o % groups != 0 {
+            return Err(Reason::Shape(format!(
+                "weights {shape:?} in {groups} group(s) for an input of shape {x_shape:?}"
+            )));
+        }
+        let spatial = windows(node, &[*h, *w], &[*kernel_h, *kernel_w]).map_err(Reason::Shape)?;
+        let [rows, cols] = [spatial[0], spatial[1]];
+        let bias = self.bias(node, *o, 1.0)?;
+        let Weights { ints, scales } = weights_per_output(&weights, 0)?;
+        let sums = sums(&ints, *o);
+        let mut packed = vec![0; ints.len()];
+        let depthwise = groups == *c && *depth == 1;
+        let (kernel, done) = if depthwise {
+            let done = pack_depthwise_conv2d(&ints, [*o, *kernel_h, *kernel_w], &mut packed);
+            (Kernel::Depthwise { rows, cols, multiplier: o / c }, done)
+        } else {
+            let done = pack_conv2d(&ints, [*o, *depth, *kernel_h, *kernel_w], &mut packed);
+            (Kernel::Conv { rows, cols, groups }, done)
+        };
+        done.map_err(|reason| Reason::Shape(format!("weights cannot be packed: {reason}")))?;
+        let x = self.arranged(&x, View::channels_last(&x_shape), &node.name)?;
+        let macs = (n * rows.output * cols.output * ints.len()) as u64;
+        let scales = scales.into_iter().map(|scale| scale * x.scale).collect();
+        let linear = Linear { x, kernel, weights: packed, scales, bias, sums, macs };
+        let view = View::channels_last(&[*n, *o, rows.output, cols.output]);
+        self.set_pending(node, Source::Linear(Rc::new(linear)), view)
+    }
+
+    pub(super) fn gemm(&mut self, node: &'g Node) -> Lowered<()> {
+        if node.int("transA", 0) != 0 {
+            return unsupported("transA = 1 is not supported");
+        }
+        let mut weights = (*self.constant(input(node, 1)?)?).clone();
+        if weights.shape.len() != 2 {
+            return Err(Reason::Shape(format!("weights of shape {:?}", weights.shape)));
+        }
+        if node.int("transB", 0) == 0 {
+            weights = weights.transposed(&[1, 0])?;
+        }
+        let alpha = f64::from(node.float("alpha", 1.0));
+        if alpha <= 0.0 {
+            return unsupported(format!("alpha = {alpha}: only positive factors are supported"));
+        }
+        let bias = self.bias(node, weights.shape[0], f64::from(node.float("beta", 1.0)))?;
+        let x = input(node, 0)?;
+        let x = self.operand(x)?;
+        self.product_with_constant(node, x, &weights, bias, alpha)
+    }
+
+    /// `alpha · x · Wᵀ + bias` for weights `[O, K]`.
+    pub(super) fn product_with_constant(
+        &mut self,
+        node: &'g Node,
+        x: Operand,
+        weights: &Constant,
+        bias: Vec<f64>,
+        alpha: f64,
+    ) -> Lowered<()> {
+        let (pending, _) = self.fully_connected(node, x, weights, bias, alpha)?;
+        self.set(node.output(), pending)
+    }
+
+    /// As [`Self::product_with_constant`], without naming the result; also returns the output's view.
+    pub(super) fn fully_connected(
+        &mut self,
+        node: &Node,
+        x: Operand,
+        weights: &Constant,
+        bias: Vec<f64>,
+        alpha: f64,
+    ) -> Lowered<(Value, View)> {
+        let mut shape = x.view.shape();
+        let (outputs, depth) = (weights.shape[0], weights.shape[1]);
+        if shape.pop() != Some(depth) {
+            return Err(Reason::Shape(format!(
+                "{outputs} x {depth} weights for an input of shape {:?}",
+                x.view.shape()
+            )));
+        }
+        if x.dtype != DType::I8 || weights.quantized.as_ref().is_none_or(|q| q.scales.is_empty()) {
+            return self.wide_product(node, x, weights, &bias, alpha);
+        }
+        let last = shape.len();
+        let x = match x.view.inner_positions(last) {
+            Some(_) => x,
+            None => self.arranged(&x, View::row_major(&x.view.shape()), &node.name)?,
+        };
+        let positions =
+            x.view.inner_positions(last).ok_or_else(|| Reason::Shape("the depth axis is not dense".into()))?;
+        let Weights { ints, scales } = weights_per_output(weights, 0)?;
+        let sums = sums(&ints, outputs);
+        // The columns follow the order of the input in memory.
+        let mut packed = vec![0; ints.len()];
+        for (row, source) in packed.chunks_mut(depth).zip(ints.chunks(depth)) {
+            for (&position, &weight) in positions.iter().zip(source) {
+                row[position] = weight;
+            }
+        }
+        let mut axes: Vec<Vec<Atom>> = x.view.axes()[..last].to_vec();
+        for atom in axes.iter_mut().flatten() {
+            atom.stride = atom.stride / depth * outputs;
+        }
+        axes.push(vec![Atom { size: outputs, stride: 1 }]);
+        let view = View::from_axes(axes);
+        let macs = (view.len() * depth) as u64;
+        let scales = scales.into_iter().map(|scale| scale * x.scale * alpha).collect();
+        let linear = Linear { x, kernel: Kernel::FullyConnected, weights: packed, scales, bias, sums, macs };
+        let pending = Pending::new(Source::Linear(Rc::new(linear)), view.clone(), node);
+        Ok((Value::Pending(Box::new(pending)), view))
+    }
+
+    /// The bias of a Conv or Gemm as real values per output, times `factor`.
+    fn bias(&mut self, node: &Node, outputs: usize, factor: f64) -> Lowered<Vec<f64>> {
+        let Some(name) = node.input(2) else { return Ok(vec![0.0; outputs]) };
+        let constant = self.constant(name)?;
+        let values = constant
+            .broadcast(&constant.real, &[1, outputs])
+            .filter(|_| constant.real.iter().all(|x| x.is_finite()))
+            .ok_or_else(|| Reason::Shape(format!("a bias of shape {:?} for {outputs} outputs", constant.shape)))?;
+        Ok(values.into_iter().map(|x| x * factor).collect())
+    }
+
+    /// A value that must be a constant.
+    pub(super) fn constant(&mut self, name: &str) -> Lowered<Rc<Constant>> {
+        match self.value(name)? {
+            Value::Const(constant) => Ok(constant),
+            _ => unsupported(format!("its input `{name}` must be a constant")),
+        }
+    }
+
+    /// Refuses a 16-bit operand.
+    pub(super) fn eight_bits(&self, x: Operand, name: &str) -> Lowered<Operand> {
+        match x.dtype {
+            DType::I8 => Ok(x),
+            DType::I16 => unsupported(format!(
+                "its input `{name}` is not quantized to 8 bits; insert QuantizeLinear and DequantizeLinear before it"
+            )),
+        }
+    }
+
+    /// Names a pending operator.
+    pub(super) fn set_pending(&mut self, node: &Node, source: Source, view: View) -> Lowered<()> {
+        let pending = Pending::new(source, view, node);
+        self.set(node.output(), Value::Pending(Box::new(pending)))
+    }
+
+    pub(super) fn emit_linear(
+        &mut self,
+        linear: &Linear,
+        factor: f64,
+        y: &Operand,
+        clamp: [i32; 2],
+        name: &str,
+    ) -> Lowered<()> {
+        let outputs = linear.channels();
+        let scale = f64::from(self.program.storages[y.storage].scale);
+        let (mut biases, mut mantissas, mut shifts) = (Vec::new(), Vec::new(), Vec::new());
+        for channel in 0..outputs {
+            let (bias, m) = linear.channel(channel, factor, scale)?;
+            biases.push(bias);
+            mantissas.push(m.mantissa);
+            shifts.push(m.shift as u8);
+        }
+        let consts = &mut self.program.consts;
+        let weights = consts.add(Section::Weights, linear.weights.iter().map(|&w| w as u8).collect());
+        let bias = consts.add_i32(Section::Biases, &biases);
+        let mantissas = consts.add_i32(Section::Multipliers, &mantissas);
+        let shifts = consts.add(Section::Multipliers, shifts);
+        let channels = [weights, bias, mantissas, shifts];
+        match linear.kernel {
+            Kernel::Conv { rows, cols, groups } => {
+                let geometry = Geometry::new(rows, cols);
+                let [x, y] = [self.image_record(&linear.x), self.window_record(y, rows, cols, outputs)];
+                let params = geometry.conv(groups, channels, clamp);
+                self.program.op(&params, vec![x], y, name, linear.macs);
+            }
+            Kernel::Depthwise { rows, cols, multiplier } => {
+                let geometry = Geometry::new(rows, cols);
+                let [x, y] = [self.image_record(&linear.x), self.window_record(y, rows, cols, outputs)];
+                let params = geometry.depthwise(multiplier, channels, clamp);
+                self.program.op(&params, vec![x], y, name, linear.macs);
+            }
+            Kernel::FullyConnected => {
+                let depth = linear.weights.len() / outputs;
+                let [x, y] = [self.rows_record(&linear.x, depth), self.rows_record(y, outputs)];
+                let params = FullyConnectedParams { weights, bias, mantissas, shifts, clamp };
+                self.program.op(&params, vec![x], y, name, linear.macs);
+            }
+        }
+        Ok(())
+    }
+
+    /// The record `[N, H, W, C]` of an image stored with its channels last.
+    pub(super) fn image_record(&mut self, x: &Operand) -> usize {
+        let shape = x.view.shape();
+        self.shaped_record(x, vec![shape[0], shape[2], shape[3], shape[1]])
+    }
+
+    /// The record `[N, OH, OW, C]` of a window operator's output, whatever shape it is seen under.
+    pub(super) fn window_record(&mut self, y: &Operand, rows: Window, cols: Window, channels: usize) -> usize {
+        let batch = y.view.len() / (rows.output * cols.output * channels);
+        self.shaped_record(y, vec![batch, rows.output, cols.output, channels])
+    }
+}
+
+/// The words that both convolutions share.
+pub(super) struct Geometry {
+    pub(super) kernel: [u32; 2],
+    pub(super) strides: [u32; 2],
+    pub(super) dilations: [u32; 2],
+    pub(super) pads: [u32; 4],
+}
+
+impl Geometry {
+    pub(super) fn new(rows: Window, cols: Window) -> Self {
+        Self {
+            kernel: [rows.kernel as u32, cols.kernel as u32],
+            strides: [rows.stride as u32, cols.stride as u32],
+            dilations: [rows.dilation as u32, cols.dilation as u32],
+            pads: [rows.pad_begin as u32, cols.pad_begin as u32, rows.pad_end as u32, cols.pad_end as u32],
+        }
+    }
+
+    fn conv(self, groups: usize, [weights, bias, mantissas, shifts]: [ConstRef; 4], clamp: [i32; 2]) -> Conv2dParams {
+        let Self { kernel, strides, dilations, pads } = self;
+        let groups = groups as u32;
+        Conv2dParams { kernel, strides, dilations, pads, groups, weights, bias, mantissas, shifts, clamp }
+    }
+
+    fn depthwise(
+        self,
+        multiplier: usize,
+        [weights, bias, mantissas, shifts]: [ConstRef; 4],
+        clamp: [i32; 2],
+    ) -> DepthwiseConv2dParams {
+        let Self { kernel, strides, dilations, pads } = self;
+        let multiplier = multiplier as u32;
+        DepthwiseConv2dParams { kernel, strides, dilations, pads, multiplier, weights, bias, mantissas, shifts, clamp }
+    }
+}
+
+/// Sums of the positive and of the negative weights of each output.
+fn sums(ints: &[i8], outputs: usize) -> Vec<(i64, i64)> {
+    ints.chunks(ints.len() / outputs.max(1))
+        .map(|row| {
+            row.iter().map(|&w| i64::from(w)).fold((0, 0), |(p, n), w| if w > 0 { (p + w, n) } else { (p, n + w) })
+        })
+        .collect()
+}
+
+/// The integers of quantized weights with the zero points taken off, and a scale per output.
+fn weights_per_output(weights: &Constant, axis: usize) -> Lowered<Weights> {
+    let Some(q) = weights.quantized.as_ref().filter(|q| !q.scales.is_empty()) else {
+        return unsupported("its weights are not quantized; quantize them to 8 or 4 bits, or quantize the whole layer");
+    };
+    if q.axis.is_some_and(|along| along != axis) {
+        return unsupported(
+            "its weights are quantized along their inputs; quantize them per tensor or per output channel",
+        );
+    }
+    let outputs = weights.shape[axis];
+    let per_output = (weights.real.len() / outputs.max(1)).max(1);
+    let of = |channel: usize| if q.scales.len() == 1 { 0 } else { channel };
+    let ints = q.ints.iter().enumerate().map(|(i, &w)| {
+        let w = w - q.zero_points[of(i / per_output)];
+        i8::try_from(w).map_err(|_| {
+            Reason::Unsupported(format!(
+                "a weight of output {} lies {w} steps from the zero point, beyond 8 bits; quantize weights symmetrically",
+                i / per_output
+            ))
+        })
+    });
+    Ok(Weights { ints: ints.collect::<Lowered<_>>()?, scales: (0..outputs).map(|o| q.scales[of(o)]).collect() })
+}

@@ -1,0 +1,565 @@
+//! From nodes to plan operators.
+//!
+//! Nodes are walked once, in order. Every value is one of: a constant, an operand (a tensor of the
+//! plan under a view), a table (a function of one 8-bit operand, as 256 real values), or pending: an
+//! operator that is emitted only when its quantization is known, so that a following bias, scalar
+//! factor, clamp and QuantizeLinear become part of it.
+
+mod constant;
+mod elementwise;
+mod linear;
+mod matmul;
+mod norm;
+mod pending;
+mod pool;
+mod shape;
+mod table;
+mod wide;
+
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+
+use equant_runtime::plan::DType;
+use equant_runtime::quant::Multiplier;
+
+use self::constant::Constant;
+use self::pending::Pending;
+use self::table::Table;
+use super::error::{Error, Issue, Reason};
+use super::program::{Named, Place, Program, Record, Storage};
+use super::view::View;
+use crate::graph::{DataType, Dim, Graph, Node};
+
+/// Quantization of an activation, in the plan's signed dtypes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct QParams {
+    pub(super) dtype: DType,
+    pub(super) scale: f32,
+    pub(super) zero_point: i32,
+}
+
+impl QParams {
+    /// ONNX `QuantizeLinear` of one value.
+    fn quantize(&self, x: f64) -> i32 {
+        self.saturate(f64::from((x as f32 / self.scale).round_ties_even()))
+    }
+
+    /// The same with the division in f64.
+    fn quantize_f64(&self, x: f64) -> i32 {
+        self.saturate((x / f64::from(self.scale)).round_ties_even())
+    }
+
+    fn saturate(&self, rounded: f64) -> i32 {
+        let (low, high) = self.dtype.range();
+        (rounded + f64::from(self.zero_point)).clamp(f64::from(low), f64::from(high)) as i32
+    }
+
+    /// Symmetric 16-bit parameters that hold `low..=high` without saturation.
+    fn sixteen(low: f64, high: f64) -> Self {
+        let bound = low.abs().max(high.abs());
+        let mut scale = (bound / 32767.0) as f32;
+        if !(scale.is_normal() && scale > 0.0) {
+            scale = 1.0;
+        }
+        while f64::from(scale) * 32767.0 < bound && scale < 1e30 {
+            scale = scale.next_up();
+        }
+        Self { dtype: DType::I16, scale, zero_point: 0 }
+    }
+
+    /// Equality of every bit: a key for look-ups.
+    fn key(&self) -> (bool, u32, i32) {
+        (self.dtype == DType::I16, self.scale.to_bits(), self.zero_point)
+    }
+}
+
+/// A tensor of the plan under a view. Its scale may differ from the record's: a scalar factor costs nothing.
+#[derive(Debug, Clone)]
+pub(super) struct Operand {
+    storage: usize,
+    dtype: DType,
+    scale: f64,
+    zero_point: i32,
+    view: View,
+    /// Quantized values it can take.
+    range: (i32, i32),
+}
+
+impl Operand {
+    /// The real value of a quantized one.
+    fn real(&self, q: i32) -> f64 {
+        f64::from(q - self.zero_point) * self.scale
+    }
+
+    /// The real values it can take.
+    fn real_range(&self) -> (f64, f64) {
+        (self.real(self.range.0), self.real(self.range.1))
+    }
+}
+
+/// What is known of an ONNX value.
+#[derive(Debug, Clone)]
+enum Value {
+    /// A graph input that nothing has quantized yet.
+    Input { shape: Vec<usize>, dtype: DataType },
+    /// A constant.
+    Const(Rc<Constant>),
+    /// A tensor of the plan.
+    Operand(Operand),
+    /// A function of an 8-bit operand.
+    Table(Table),
+    /// An operator waiting for its quantization.
+    Pending(Box<Pending>),
+    /// The output of a node that could not be lowered.
+    Failed,
+}
+
+/// A result of lowering one node.
+type Lowered<T> = Result<T, Reason>;
+
+/// An unsupported form of an operator.
+fn unsupported<T>(reason: impl Into<String>) -> Lowered<T> {
+    Err(Reason::Unsupported(reason.into()))
+}
+
+/// The runtime's multiplier for a real factor.
+fn multiplier(real: f64) -> Lowered<Multiplier> {
+    Multiplier::from_f64(real).ok_or(Reason::Multiplier { value: real })
+}
+
+/// Lowers a graph.
+pub(super) fn lower(graph: &Graph, keep: &[String]) -> Result<Program, Error> {
+    let mut lowering = Lowering {
+        graph,
+        program: Program::default(),
+        values: HashMap::new(),
+        consumers: graph.consumers(),
+        outputs: graph.outputs.iter().map(|output| output.name.as_str()).collect(),
+        quantized: HashMap::new(),
+        issues: Vec::new(),
+        blame: None,
+    };
+    lowering.inputs()?;
+    for node in &graph.nodes {
+        lowering.visit(node);
+    }
+    lowering.finish(keep)
+}
+
+/// The state of lowering.
+struct Lowering<'g> {
+    graph: &'g Graph,
+    program: Program,
+    values: HashMap<String, Value>,
+    consumers: HashMap<&'g str, Vec<usize>>,
+    outputs: BTreeSet<&'g str>,
+    /// Results of QuantizeLinear by value and parameters.
+    quantized: HashMap<(String, (bool, u32, i32)), Operand>,
+    issues: Vec<Issue>,
+    /// Name and type of the pending operator whose emission failed, if not the node at hand.
+    blame: Option<(String, String)>,
+}
+
+impl<'g> Lowering<'g> {
+    /// Declares the graph's inputs, batch 1.
+    fn inputs(&mut self) -> Result<(), Error> {
+        for input in &self.graph.inputs {
+            let refuse = |reason: &str| {
+                Error::Nodes(vec![Issue {
+                    node: input.name.clone(),
+                    operator: "input".into(),
+                    reason: Reason::Shape(reason.into()),
+                }])
+            };
+            let dims = input.shape.as_ref().ok_or_else(|| refuse("the graph input declares no shape"))?;
+            let mut shape = Vec::with_capacity(dims.len());
+            for (axis, dim) in dims.iter().enumerate() {
+                match dim {
+                    Dim::Known(size) if *size > 0 => shape.push(*size),
+                    Dim::Symbol(_) if axis == 0 => shape.push(1),
+                    _ => {
+                        return Err(refuse(
+                            "only the first (batch) axis of a graph input may be symbolic; fix the other sizes",
+                        ));
+                    }
+                }
+            }
+            self.values.insert(input.name.clone(), Value::Input { shape, dtype: input.dtype });
+        }
+        Ok(())
+    }
+
+    /// Lowers one node, or notes why it cannot be.
+    fn visit(&mut self, node: &'g Node) {
+        let blocked = node.inputs.iter().any(|name| matches!(self.values.get(name), Some(Value::Failed)));
+        let result = if blocked { Err(None) } else { self.node(node).map_err(Some) };
+        let blame = self.blame.take();
+        if let Err(reason) = result {
+            if let Some(reason) = reason {
+                let (node, operator) = blame.unwrap_or_else(|| (node.name.clone(), node.op_type.clone()));
+                self.issues.push(Issue { node, operator, reason });
+            }
+            for output in &node.outputs {
+                self.values.insert(output.clone(), Value::Failed);
+            }
+        }
+    }
+
+    fn node(&mut self, node: &'g Node) -> Lowered<()> {
+        if !node.domain.is_empty() && node.domain != "ai.onnx" {
+            return unsupported(format!("operators of domain `{}` are not supported", node.domain));
+        }
+        if node.outputs.iter().skip(1).any(|name| self.use_count(name) > 0) {
+            return unsupported("only the first output is supported");
+        }
+        match node.op_type.as_str() {
+            "QuantizeLinear" => self.quantize(node),
+            "DequantizeLinear" => self.dequantize(node),
+            "Conv" => self.conv(node),
+            "Gemm" => self.gemm(node),
+            "MatMul" => self.matmul(node),
+            "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" => self.binary(node),
+            "BatchNormalization" => self.batch_norm(node),
+            "Relu" | "Clip" => self.clamp(node),
+            "Softmax" => self.softmax(node),
+            "LayerNormalization" => self.layer_norm(node),
+            "GlobalAveragePool" | "ReduceMean" => self.mean(node),
+            "AveragePool" => self.average_pool(node),
+            "MaxPool" => self.max_pool(node),
+            "Concat" => self.concat(node),
+            "Pad" => self.pad(node),
+            "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" => self.reshape(node),
+            "Identity" | "Dropout" => {
+                let value = self.value(input(node, 0)?)?;
+                self.set(node.output(), value)
+            }
+            _ => self.unary(node),
+        }
+    }
+
+    /// Number of nodes and graph outputs that use a value.
+    fn use_count(&self, name: &str) -> usize {
+        self.consumers.get(name).map_or(0, Vec::len) + usize::from(self.outputs.contains(name))
+    }
+
+    /// The only consumer of a value, if it is a node.
+    fn only_consumer(&self, name: &str) -> Option<&'g Node> {
+        match self.consumers.get(name).map(Vec::as_slice) {
+            Some(&[index]) if !self.outputs.contains(name) => Some(&self.graph.nodes[index]),
+            _ => None,
+        }
+    }
+
+    /// What is known of a value; initializers become constants when first used.
+    fn value(&mut self, name: &str) -> Lowered<Value> {
+        if let Some(value) = self.values.get(name) {
+            return Ok(value.clone());
+        }
+        match self.graph.initializers.get(name) {
+            Some(tensor) => Ok(Value::Const(Rc::new(Constant::from_tensor(tensor)))),
+            None => unsupported(format!("its input `{name}` is not made by any node")),
+        }
+    }
+
+    /// Names a value. An operator whose result is used in several ways is emitted at once, 16 bits wide.
+    fn set(&mut self, name: &str, value: Value) -> Lowered<()> {
+        let value = match value {
+            Value::Pending(pending) if !self.stays_pending(name) => Value::Operand(self.emit(&pending, None)?),
+            other => other,
+        };
+        if let Value::Operand(operand) = &value {
+            self.program.named.push(Named {
+                name: name.to_owned(),
+                storage: operand.storage,
+                view: operand.view.clone(),
+                scale: operand.scale,
+                zero_point: operand.zero_point,
+            });
+        }
+        self.values.insert(name.to_owned(), value);
+        Ok(())
+    }
+
+    /// Whether one user, or several that quantize alike, will decide the quantization of a value.
+    fn stays_pending(&self, name: &str) -> bool {
+        if self.only_consumer(name).is_some() {
+            return true;
+        }
+        if self.outputs.contains(name) {
+            return false;
+        }
+        let Some(users) = self.consumers.get(name) else { return false };
+        let mut keys = users.iter().map(|&index| {
+            let node = &self.graph.nodes[index];
+            if node.op_type == "QuantizeLinear" { self.node_qparams(node).ok().map(|q| q.key()) } else { None }
+        });
+        match keys.next().flatten() {
+            Some(first) => keys.all(|key| key == Some(first)),
+            None => false,
+        }
+    }
+
+    /// A value as a tensor of the plan; emits what is pending, 16 bits wide.
+    fn operand(&mut self, name: &str) -> Lowered<Operand> {
+        let value = self.value(name)?;
+        let operand = self.operand_of(name, value)?;
+        if !matches!(self.values.get(name), Some(Value::Operand(_))) {
+            self.set(name, Value::Operand(operand.clone()))?;
+        }
+        Ok(operand)
+    }
+
+    /// As [`Self::operand`] for a value at hand.
+    fn operand_of(&mut self, name: &str, value: Value) -> Lowered<Operand> {
+        match value {
+            Value::Operand(operand) => Ok(operand),
+            Value::Pending(pending) => self.emit(&pending, None),
+            Value::Table(table) => self.emit_table(&table, None, name),
+            Value::Input { .. } => Err(Reason::InputNotQuantized(name.to_owned())),
+            Value::Const(_) => unsupported(format!("its input `{name}` must not be a constant")),
+            Value::Failed => unsupported("an input could not be compiled"),
+        }
+    }
+
+    /// Parameters of a QuantizeLinear or DequantizeLinear node over an activation.
+    fn node_qparams(&self, node: &Node) -> Lowered<QParams> {
+        let value = node.input(0).unwrap_or_default();
+        let refuse = |reason: &str| Reason::Quantization { value: value.to_owned(), reason: reason.into() };
+        let scale = node
+            .input(1)
+            .and_then(|name| self.graph.initializers.get(name))
+            .ok_or_else(|| refuse("the scale is not a constant"))?;
+        let scale = scale.scalar_f32().ok_or_else(|| refuse("activations need one scale per tensor"))?;
+        let zero = match node.input(2) {
+            Some(name) => {
+                Some(self.graph.initializers.get(name).ok_or_else(|| refuse("the zero point is not a constant"))?)
+            }
+            None => None,
+        };
+        let declared = DataType::from_onnx_number(node.int("output_dtype", 0) as i32);
+        let dtype = zero.map(|tensor| tensor.dtype).or(declared).unwrap_or(DataType::U8);
+        let zero_point = match zero {
+            Some(tensor) if tensor.len() == 1 => tensor.to_i64()[0] as i32,
+            Some(_) => return Err(refuse("activations need one zero point per tensor")),
+            None => 0,
+        };
+        if !(scale.is_finite() && scale > 0.0) {
+            return Err(refuse("the scale is not a positive finite number"));
+        }
+        let (dtype, shift) = match dtype {
+            DataType::U8 => (DType::I8, 128),
+            DataType::I8 => (DType::I8, 0),
+            DataType::U16 => (DType::I16, 32768),
+            DataType::I16 => (DType::I16, 0),
+            other => return Err(refuse(&format!("activations of type {other:?} are not supported"))),
+        };
+        Ok(QParams { dtype, scale, zero_point: zero_point - shift })
+    }
+
+    fn quantize(&mut self, node: &'g Node) -> Lowered<()> {
+        let name = input(node, 0)?;
+        let value = self.value(name)?;
+        if let Value::Const(constant) = &value {
+            let quantized = self.quantize_constant(node, constant)?;
+            return self.set(node.output(), Value::Const(Rc::new(quantized)));
+        }
+        let q = self.node_qparams(node)?;
+        let key = (name.to_owned(), q.key());
+        if let Some(operand) = self.quantized.get(&key) {
+            let operand = operand.clone();
+            return self.set(node.output(), Value::Operand(operand));
+        }
+        let operand = match value {
+            Value::Input { shape, dtype } if dtype.is_float() => {
+                if self.quantized.keys().any(|(known, _)| known == name) {
+                    return unsupported(
+                        "a graph input can be quantized in one way only; use one QuantizeLinear for all its uses",
+                    );
+                }
+                self.input_operand(&shape, q)?
+            }
+            Value::Operand(operand) => self.requantized(&operand, q, node)?,
+            Value::Table(table) => self.emit_table(&table, Some(q), &node.name)?,
+            Value::Pending(pending) => self.emit(&pending, Some(q))?,
+            other => self.operand_of(name, other)?,
+        };
+        self.quantized.insert(key, operand.clone());
+        if !matches!(self.values.get(name), Some(Value::Operand(_) | Value::Input { .. } | Value::Table(_))) {
+            // The float value itself is known to the quantized one's precision: enough for comparisons.
+            self.program.named.push(Named {
+                name: name.to_owned(),
+                storage: operand.storage,
+                view: operand.view.clone(),
+                scale: operand.scale,
+                zero_point: operand.zero_point,
+            });
+        }
+        self.set(node.output(), Value::Operand(operand))
+    }
+
+    fn dequantize(&mut self, node: &'g Node) -> Lowered<()> {
+        let name = input(node, 0)?;
+        match self.value(name)? {
+            Value::Const(constant) => {
+                let dequantized = self.dequantize_constant(node, &constant)?;
+                self.set(node.output(), Value::Const(Rc::new(dequantized)))
+            }
+            Value::Input { shape, dtype } if !dtype.is_float() => {
+                let operand = self.input_operand(&shape, self.node_qparams(node)?)?;
+                self.values.insert(name.to_owned(), Value::Operand(operand.clone()));
+                self.set(node.output(), Value::Operand(operand))
+            }
+            Value::Operand(mut operand) => {
+                let q = self.node_qparams(node)?;
+                if q.zero_point != operand.zero_point || q.dtype != operand.dtype {
+                    return Err(Reason::Quantization {
+                        value: name.to_owned(),
+                        reason: "DequantizeLinear has another zero point or type than the QuantizeLinear before it"
+                            .into(),
+                    });
+                }
+                operand.scale = f64::from(q.scale);
+                self.set(node.output(), Value::Operand(operand))
+            }
+            other => {
+                self.operand_of(name, other)?;
+                unsupported("its input is not a quantized value")
+            }
+        }
+    }
+
+    /// A graph input as a tensor of the plan, channels last.
+    fn input_operand(&mut self, shape: &[usize], q: QParams) -> Lowered<Operand> {
+        // Only images have channels; other tensors lie as the model has them.
+        let view = if shape.len() == 4 { View::channels_last(shape) } else { View::row_major(shape) };
+        let operand = self.fresh(view, q, q.dtype.range());
+        let record = self.default_record(&operand);
+        self.program.inputs.push(record);
+        Ok(operand)
+    }
+
+    /// A new tensor in the arena.
+    fn fresh(&mut self, view: View, q: QParams, range: (i32, i32)) -> Operand {
+        let storage = self.program.storage(Storage {
+            dtype: q.dtype,
+            scale: q.scale,
+            zero_point: q.zero_point,
+            len: view.len(),
+            place: Place::Arena,
+        });
+        Operand { storage, dtype: q.dtype, scale: f64::from(q.scale), zero_point: q.zero_point, view, range }
+    }
+
+    /// A new tensor with the record parameters of another one's storage.
+    fn fresh_like(&mut self, operand: &Operand, view: View) -> Operand {
+        let mut storage = self.program.storages[operand.storage].clone();
+        storage.len = view.len();
+        storage.place = Place::Arena;
+        Operand { storage: self.program.storage(storage), view, ..operand.clone() }
+    }
+
+    /// The record under the operand's natural shape.
+    fn default_record(&mut self, operand: &Operand) -> usize {
+        let shape = operand.view.shape();
+        let (dims, nchw) = if shape.len() == 4 && operand.view.is_channels_last() {
+            (vec![shape[0], shape[2], shape[3], shape[1]], true)
+        } else if shape.len() <= 4 && operand.view.is_row_major() {
+            (shape, false)
+        } else {
+            let mut atoms = operand.view.atoms();
+            atoms.sort_by_key(|atom| std::cmp::Reverse(atom.stride));
+            let dims: Vec<usize> = atoms.iter().map(|atom| atom.size).collect();
+            (if dims.len() <= 4 { dims } else { vec![operand.view.len()] }, false)
+        };
+        self.program.record(Record { storage: operand.storage, dims, nchw })
+    }
+
+    /// The record `[rows, k]`, or the natural one if its last axis is `k` already.
+    fn rows_record(&mut self, operand: &Operand, k: usize) -> usize {
+        let natural = self.default_record(operand);
+        if self.program.records[natural].dims.last() == Some(&k) {
+            return natural;
+        }
+        let dims = vec![operand.view.len() / k, k];
+        self.program.record(Record { storage: operand.storage, dims, nchw: false })
+    }
+
+    /// A record with the given dims.
+    fn shaped_record(&mut self, operand: &Operand, dims: Vec<usize>) -> usize {
+        let natural = self.default_record(operand);
+        if self.program.records[natural].dims == dims {
+            return natural;
+        }
+        self.program.record(Record { storage: operand.storage, dims, nchw: false })
+    }
+
+    /// Brings the graph's outputs into their declared order.
+    fn finish(mut self, keep: &[String]) -> Result<Program, Error> {
+        for output in &self.graph.outputs {
+            if matches!(self.values.get(&output.name), Some(Value::Failed)) {
+                continue;
+            }
+            if let Err(reason) = self.output(&output.name) {
+                self.issues.push(Issue { node: output.name.clone(), operator: "output".into(), reason });
+            }
+        }
+        if !self.issues.is_empty() {
+            return Err(Error::Nodes(self.issues));
+        }
+        for name in keep {
+            let refuse = |reason: &str| Error::Output { name: name.clone(), reason: reason.into() };
+            let named = self.program.named.iter().find(|named| named.name == *name);
+            let Some(named) = named.cloned() else {
+                return Err(refuse("the plan holds no such value; it may have been fused into the operator after it"));
+            };
+            let storage = &self.program.storages[named.storage];
+            if storage.place != Place::Arena {
+                return Err(refuse("it is a constant"));
+            }
+            let operand = Operand {
+                storage: named.storage,
+                dtype: storage.dtype,
+                scale: named.scale,
+                zero_point: named.zero_point,
+                view: named.view,
+                range: storage.dtype.range(),
+            };
+            let record = self.default_record(&operand);
+            self.program.outputs.push(record);
+        }
+        Ok(self.program)
+    }
+
+    fn output(&mut self, name: &str) -> Lowered<()> {
+        let mut operand = self.operand(name)?;
+        if !(operand.view.is_row_major() || operand.view.shape().len() == 4 && operand.view.is_channels_last()) {
+            let shape = operand.view.shape();
+            operand = self.arranged(&operand, View::row_major(&shape), name)?;
+        }
+        if f64::from(self.program.storages[operand.storage].scale) != operand.scale {
+            // A scalar factor was left to the scale: give the output a record that says so.
+            let q = QParams { dtype: operand.dtype, scale: operand.scale as f32, zero_point: operand.zero_point };
+            operand = self.copied(&operand, q, name)?;
+        }
+        let shape = operand.view.shape();
+        let record = if shape.len() <= 4 {
+            self.default_record(&operand)
+        } else {
+            return unsupported(format!("a graph output of rank {} does not fit a plan (at most 4)", shape.len()));
+        };
+        self.program.outputs.push(record);
+        self.program.named.push(Named {
+            name: name.to_owned(),
+            storage: operand.storage,
+            view: operand.view.clone(),
+            scale: operand.scale,
+            zero_point: operand.zero_point,
+        });
+        Ok(())
+    }
+}
+
+/// The name of a required input.
+fn input(node: &Node, i: usize) -> Lowered<&str> {
+    node.input(i).ok_or_else(|| Reason::Unsupported(format!("input {i} is missing")))
+}

@@ -1,0 +1,274 @@
+//! Operators that wait for the quantization of their output.
+
+use std::rc::Rc;
+
+use equant_runtime::op::{AddParams, MulParams, RequantizeParams};
+
+use super::linear::Linear;
+use super::matmul::Product;
+use super::norm::Norm;
+use super::pool::Mean;
+use super::table::Table;
+use super::{Lowered, Lowering, Operand, QParams, Reason, multiplier};
+use crate::compile::view::View;
+
+/// What a pending operator computes, in real numbers, before factor and clamp.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// Convolution or product with constant weights.
+    Linear(Rc<Linear>),
+    /// Product of two activations.
+    Product(Product),
+    /// Sum; the second operand may repeat.
+    Sum(Operand, Operand),
+    /// Element-wise product; the second operand may repeat.
+    Times(Operand, Operand),
+    /// Averages.
+    Mean(Mean),
+    /// Softmax over the last axis.
+    Softmax(Operand),
+    /// Layer normalization over the last axis.
+    Norm(Rc<Norm>),
+    /// The operand itself.
+    Same(Operand),
+}
+
+/// An operator whose output is `clamp(factor · source)`.
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    pub(super) source: Source,
+    /// Positive.
+    pub(super) factor: f64,
+    pub(super) clamp: (f64, f64),
+    /// The output; its memory is that of the operator's kernel.
+    pub(super) view: View,
+    /// Name and type of the node to blame.
+    pub(super) node: (String, String),
+}
+
+/// Quantized bounds of an output.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// What the kernel clamps to.
+    pub(super) clamp: [i32; 2],
+    /// What can occur.
+    pub(super) range: (i32, i32),
+}
+
+impl Pending {
+    pub(super) fn new(source: Source, view: View, node: &crate::graph::Node) -> Self {
+        let node = (node.name.clone(), node.op_type.clone());
+        Self { source, factor: 1.0, clamp: (f64::NEG_INFINITY, f64::INFINITY), view, node }
+    }
+
+    /// The same multiplied by a positive factor.
+    pub(super) fn scaled(mut self, factor: f64) -> Self {
+        self.factor *= factor;
+        self.clamp = (self.clamp.0 * factor, self.clamp.1 * factor);
+        self
+    }
+
+    /// The same clamped further.
+    pub(super) fn clamped(mut self, low: f64, high: f64) -> Self {
+        // ONNX Clip with min above max gives max.
+        let clip = |x: f64| x.max(low).min(high);
+        self.clamp = (clip(self.clamp.0), clip(self.clamp.1));
+        self
+    }
+
+    /// Whether nothing has been clamped yet.
+    pub(super) fn is_unclamped(&self) -> bool {
+        self.clamp == (f64::NEG_INFINITY, f64::INFINITY)
+    }
+
+    /// The real values the output can take.
+    pub(super) fn real_range(&self) -> (f64, f64) {
+        let (low, high) = match &self.source {
+            Source::Linear(linear) => linear.real_range(),
+            Source::Product(product) => product.real_range(),
+            Source::Sum(a, b) => {
+                let ((a_low, a_high), (b_low, b_high)) = (a.real_range(), b.real_range());
+                (a_low + b_low, a_high + b_high)
+            }
+            Source::Times(a, b) => {
+                let ((a_low, a_high), (b_low, b_high)) = (a.real_range(), b.real_range());
+                let ends = [a_low * b_low, a_low * b_high, a_high * b_low, a_high * b_high];
+                ends.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)))
+            }
+            Source::Mean(mean) => mean.real_range(),
+            Source::Softmax(_) => (0.0, 1.0),
+            Source::Norm(norm) => norm.real_range(),
+            Source::Same(x) => x.real_range(),
+        };
+        let clip = |x: f64| (x * self.factor).max(self.clamp.0).min(self.clamp.1);
+        (clip(low), clip(high))
+    }
+
+    /// The parameters used when no QuantizeLinear follows.
+    fn default_params(&self) -> QParams {
+        let (low, high) = self.real_range();
+        match &self.source {
+            // The kernel's output is 8 bits wide; 255 steps hold 0..=1 exactly.
+            Source::Softmax(_) => QParams {
+                dtype: equant_runtime::plan::DType::I8,
+                scale: (self.factor / 255.0) as f32,
+                zero_point: -128,
+            },
+            _ => QParams::sixteen(low, high),
+        }
+    }
+
+    /// The clamp and the range under `q`.
+    fn bounds(&self, q: QParams) -> Bounds {
+        let (lowest, highest) = q.dtype.range();
+        let end = |x: f64, open: i32| if x.is_finite() { q.quantize(x) } else { open };
+        let clamp = [end(self.clamp.0, lowest), end(self.clamp.1, highest)];
+        let (low, high) = self.real_range();
+        let step = |x: f64, round: fn(f64) -> f64| {
+            let steps = round(x / f64::from(q.scale)) + f64::from(q.zero_point);
+            steps.clamp(f64::from(clamp[0]), f64::from(clamp[1])) as i32
+        };
+        // One step of slack for the bias's rounding and the multiplier's.
+        Bounds { clamp, range: (step(low, |x| x.floor() - 1.0), step(high, |x| x.ceil() + 1.0)) }
+    }
+}
+
+impl Lowering<'_> {
+    /// Emits a pending operator with the given output parameters, or 16 bits wide.
+    pub(super) fn emit(&mut self, pending: &Pending, q: Option<QParams>) -> Lowered<Operand> {
+        let result = self.emit_source(pending, q);
+        if result.is_err() && self.blame.is_none() {
+            self.blame = Some(pending.node.clone());
+        }
+        result
+    }
+
+    fn emit_source(&mut self, pending: &Pending, q: Option<QParams>) -> Lowered<Operand> {
+        let q = q.unwrap_or_else(|| pending.default_params());
+        let bounds = pending.bounds(q);
+        let name = pending.node.0.as_str();
+        if let Source::Same(x) = &pending.source {
+            return self.emit_requantize(x, q, pending.factor, bounds, name);
+        }
+        let y = self.fresh(pending.view.clone(), q, bounds.range);
+        match &pending.source {
+            Source::Linear(linear) => self.emit_linear(linear, pending.factor, &y, bounds.clamp, name)?,
+            Source::Product(product) => self.emit_product(product, pending.factor, &y, bounds.clamp, name)?,
+            Source::Sum(a, b) => {
+                let ratios = [a, b].map(|x| x.scale * pending.factor / f64::from(q.scale));
+                let (a_factor, b_factor, shift) = sum_factors(ratios)?;
+                let params = AddParams { a_factor, b_factor, shift, clamp: bounds.clamp };
+                self.emit_binary(&params, a, b, &y, name);
+            }
+            Source::Times(a, b) => {
+                let m = multiplier(a.scale * b.scale * pending.factor / f64::from(q.scale))?;
+                let params = MulParams { mantissa: m.mantissa, shift: i32::from(m.shift), clamp: bounds.clamp };
+                self.emit_binary(&params, a, b, &y, name);
+            }
+            Source::Mean(mean) => self.emit_mean(mean, pending.factor, &y, bounds.clamp, name)?,
+            Source::Softmax(x) => {
+                if !pending.is_unclamped() || q.dtype != equant_runtime::plan::DType::I8 {
+                    // The kernel neither clamps nor writes 16 bits: a finer step first.
+                    let plain = Pending { clamp: (f64::NEG_INFINITY, f64::INFINITY), ..pending.clone() };
+                    let x = self.emit(&plain, None)?;
+                    return self.emit_requantize(&x, q, 1.0, bounds, name);
+                }
+                self.emit_softmax(x, pending.factor, &y, name)?;
+            }
+            Source::Norm(norm) => self.emit_norm(norm, pending.factor, &y, bounds.clamp, name)?,
+            Source::Same(_) => {}
+        }
+        Ok(y)
+    }
+
+    fn emit_binary<P: equant_runtime::op::Params + Copy + 'static>(
+        &mut self,
+        params: &P,
+        a: &Operand,
+        b: &Operand,
+        y: &Operand,
+        name: &str,
+    ) {
+        let records = [a, b, y].map(|x| self.default_record(x));
+        self.program.op(params, vec![records[0], records[1]], records[2], name, y.view.len() as u64);
+    }
+
+    /// `x · factor` under other parameters; nothing is emitted when they are the same.
+    pub(super) fn emit_requantize(
+        &mut self,
+        x: &Operand,
+        q: QParams,
+        factor: f64,
+        bounds: Bounds,
+        name: &str,
+    ) -> Lowered<Operand> {
+        let ratio = x.scale * factor / f64::from(q.scale);
+        let inside = bounds.clamp[0] <= x.range.0 && x.range.1 <= bounds.clamp[1];
+        if ratio == 1.0 && q.dtype == x.dtype && q.zero_point == x.zero_point && inside {
+            return Ok(Operand { scale: f64::from(q.scale), ..x.clone() });
+        }
+        self.forced_requantize(x, q, factor, bounds, name)
+    }
+
+    /// As [`Self::emit_requantize`], also when nothing changes.
+    pub(super) fn forced_requantize(
+        &mut self,
+        x: &Operand,
+        q: QParams,
+        factor: f64,
+        bounds: Bounds,
+        name: &str,
+    ) -> Lowered<Operand> {
+        let m = multiplier(x.scale * factor / f64::from(q.scale))?;
+        let y = self.fresh(x.view.clone(), q, bounds.range);
+        let params = RequantizeParams { mantissa: m.mantissa, shift: i32::from(m.shift), clamp: bounds.clamp };
+        let (input, output) = (self.default_record(x), self.default_record(&y));
+        self.program.op(&params, vec![input], output, name, y.view.len() as u64);
+        Ok(y)
+    }
+
+    /// QuantizeLinear of an operand: exact for 8 bits, through a table.
+    pub(super) fn requantized(&mut self, x: &Operand, q: QParams, node: &crate::graph::Node) -> Lowered<Operand> {
+        match Table::identity(x) {
+            Some(table) => self.emit_table(&table, Some(q), &node.name),
+            None => self.emit(&Pending::new(Source::Same(x.clone()), x.view.clone(), node), Some(q)),
+        }
+    }
+}
+
+/// Two factors in `[0, 2^30]`, the larger at least 2^29 where the shift allows, and their common shift.
+fn sum_factors(ratios: [f64; 2]) -> Lowered<(i32, i32, u32)> {
+    let larger = ratios[0].max(ratios[1]);
+    let refuse = Reason::Multiplier { value: larger };
+    if !(larger.is_finite() && larger > 0.0 && larger < f64::from(1u32 << 29)) {
+        return Err(refuse);
+    }
+    let mut shift = (29 - larger.log2().floor() as i64).clamp(1, 62) as i32;
+    let factor = |ratio: f64, shift: i32| (ratio * 2f64.powi(shift)).round_ties_even();
+    if factor(larger, shift) > f64::from(1u32 << 30) {
+        shift -= 1;
+    }
+    if shift < 1 {
+        return Err(refuse);
+    }
+    Ok((factor(ratios[0], shift) as i32, factor(ratios[1], shift) as i32, shift as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factors_use_their_range() {
+        for ratios in [[1.0, 0.5], [0.3, 1e-9], [0.9999999999, 0.2], [1000.0, 3.0], [1e-7, 2e-7], [4.0, 4.0]] {
+            let (a, b, shift) = sum_factors(ratios).unwrap();
+            assert!((1 << 29..=1 << 30).contains(&a.max(b)), "{ratios:?}");
+            for (factor, ratio) in [(a, ratios[0]), (b, ratios[1])] {
+                let real = f64::from(factor) / 2f64.powi(shift as i32);
+                assert!((real - ratio).abs() <= 0.5 / 2f64.powi(shift as i32) * 1.001, "{ratios:?}");
+            }
+        }
+        assert!(sum_factors([f64::from(1u32 << 30), 1.0]).is_err());
+        assert!(sum_factors([f64::NAN, 1.0]).is_err());
+    }
+}

@@ -1,0 +1,109 @@
+//! Why no quantized model was made.
+
+use crate::graph::support::Unsupported;
+
+/// Why no quantized model was made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model file.
+    #[error(transparent)]
+    Onnx(#[from] crate::onnx::Error),
+    /// The model cannot be prepared.
+    #[error("{file}: {source}")]
+    Prepare {
+        /// The model file.
+        file: String,
+        /// What is wrong.
+        source: crate::passes::Error,
+    },
+    /// The model is quantized already.
+    #[error(
+        "{0}: is quantized already; give the float model it was made from, or make a plan of it with `equant compile {0}`"
+    )]
+    AlreadyQuantized(String),
+    /// Nodes that cannot be quantized, all of them.
+    #[error("{file}: {} node(s) cannot be quantized:{}", .nodes.len(), list(.nodes))]
+    Unsupported {
+        /// The model file.
+        file: String,
+        /// The nodes.
+        nodes: Vec<Unsupported>,
+    },
+    /// The samples.
+    #[error(transparent)]
+    Data(#[from] crate::data::Error),
+    /// There are no samples.
+    #[error("{0}: holds no samples; give at least one, and a few hundred for calibration")]
+    NoSamples(String),
+    /// The metric does not fit the model and the labels.
+    #[error("{file}: metric {metric} cannot be computed: {reason}; choose another with `--metric`")]
+    Metric {
+        /// The sample file.
+        file: String,
+        /// The metric.
+        metric: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// A model could not be run.
+    #[error("{file}: {source}")]
+    Run {
+        /// The model.
+        file: String,
+        /// What went wrong.
+        source: crate::exec::Error,
+    },
+    /// Scales and zero points could not be decided.
+    #[error("{file}: {source}")]
+    Quantize {
+        /// The model file.
+        file: String,
+        /// What went wrong.
+        source: crate::quantize::Error,
+    },
+    /// No plan could be made.
+    #[error("{file}: {source}")]
+    Compile {
+        /// The quantized model.
+        file: String,
+        /// What went wrong.
+        source: crate::compile::Error,
+    },
+    /// The plan image is refused by the runtime.
+    #[error("{file}: {source}")]
+    Plan {
+        /// The plan.
+        file: String,
+        /// Why.
+        source: equant_runtime::Error,
+    },
+    /// The results contradict each other.
+    #[error("{file}: the quantized model failed verification: {reason}; nothing was written. Please report this model")]
+    Verification {
+        /// The model file.
+        file: String,
+        /// Which results, and by how much.
+        reason: String,
+    },
+    /// The results cannot be written.
+    #[error(transparent)]
+    Write(#[from] crate::files::WriteError),
+    /// A defect of this program.
+    #[error("{0}; please report this")]
+    Internal(String),
+}
+
+impl Error {
+    /// An error of a runner: what is wrong with the samples already names their file.
+    pub(crate) fn run(file: &str, source: crate::exec::Error) -> Self {
+        match source {
+            crate::exec::Error::Data(source) => Self::Data(source),
+            source => Self::Run { file: file.to_owned(), source },
+        }
+    }
+}
+
+fn list(nodes: &[Unsupported]) -> String {
+    nodes.iter().map(|node| format!("\n  {node}")).collect()
+}

@@ -1,0 +1,339 @@
+//! From files to files: what `equant quantize` does, as a library function.
+
+mod describe;
+mod error;
+mod evaluate;
+mod layers;
+mod observed;
+mod progress;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub use describe::{dtype_name, macs, parameters, sample_shape, size, stem};
+pub use error::Error;
+pub use evaluate::{Comparison, Run, evaluate};
+pub use progress::{Progress, Silent};
+
+use crate::compile::Compiled;
+use crate::data::Samples;
+use crate::exec::{self, Backend, Runner};
+use crate::graph::shape::infer_partial;
+use crate::graph::{Graph, support};
+use crate::metrics::Metric;
+use crate::observe::Statistics;
+use crate::passes::{self, Dims, PassReport};
+use crate::quantize::{self, Config};
+use crate::report::{self, MemoryReport, Report};
+use crate::{files, onnx, qdq};
+use progress::Clock;
+
+/// Calibration samples on which the results are compared with each other.
+pub const CHECKED: usize = 64;
+
+/// What to quantize, and how.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The float model.
+    pub model: PathBuf,
+    /// Calibration samples.
+    pub calibration: PathBuf,
+    /// Test samples, never seen by calibration.
+    pub test: Option<PathBuf>,
+    /// Sizes of symbolic dimensions.
+    pub dims: Dims,
+    /// How ranges and scales are chosen.
+    pub config: Config,
+    /// What runs the float model.
+    pub backend: Backend,
+    /// Number of threads; results do not depend on it.
+    pub threads: usize,
+    /// Leave operator names out of the plan.
+    pub strip_names: bool,
+    /// What the models are judged by; `None` chooses by shapes and labels ([`Metric::choose`]).
+    pub metric: Option<Metric>,
+    /// The command line, for the report.
+    pub command: String,
+}
+
+/// The results, in memory.
+#[derive(Debug, Clone)]
+pub struct Artifacts {
+    /// The QDQ ONNX file.
+    pub onnx: Vec<u8>,
+    /// The plan.
+    pub plan: Vec<u8>,
+    /// What happened.
+    pub report: Report,
+}
+
+impl Artifacts {
+    /// Writes `NAME.int8.onnx`, `NAME.plan`, `report.html` and `report.json` into a folder: all of them or none.
+    ///
+    /// # Errors
+    ///
+    /// The file that cannot be written.
+    pub fn write(self, folder: &Path) -> Result<Vec<PathBuf>, Error> {
+        let name = &self.report.model.name;
+        let json = self.report.to_json().map_err(|e| Error::Internal(format!("the report is no valid JSON: {e}")))?;
+        let set = [
+            (format!("{name}.int8.onnx"), self.onnx),
+            (format!("{name}.plan"), self.plan),
+            ("report.html".to_owned(), self.report.to_html().into_bytes()),
+            ("report.json".to_owned(), json.into_bytes()),
+        ];
+        Ok(files::write_all(folder, &set)?)
+    }
+}
+
+/// A prepared float model.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The graph after [`passes::prepare`].
+    pub graph: Graph,
+    /// The rewrites that were applied.
+    pub passes: PassReport,
+    /// Operator set of the file.
+    pub opset: i64,
+    /// Nodes in the file.
+    pub nodes_in_file: usize,
+}
+
+/// Reads and prepares a float model; everything that cannot be quantized is reported at once.
+///
+/// # Errors
+///
+/// The file cannot be read, is quantized already, or holds unsupported nodes.
+pub fn read_float(path: &Path, dims: &Dims) -> Result<Prepared, Error> {
+    let file = path.display().to_string();
+    let mut graph = onnx::read(path)?;
+    if support::is_quantized(&graph) {
+        return Err(Error::AlreadyQuantized(file));
+    }
+    let (opset, nodes_in_file) = (graph.opset, graph.nodes.len());
+    let passes = passes::prepare(&mut graph, dims).map_err(|source| Error::Prepare { file: file.clone(), source })?;
+    let nodes = support::check(&graph);
+    if nodes.is_empty() {
+        Ok(Prepared { graph, passes, opset, nodes_in_file })
+    } else {
+        Err(Error::Unsupported { file, nodes })
+    }
+}
+
+/// Opens samples and refuses a file without any.
+///
+/// # Errors
+///
+/// The samples do not fit the model.
+pub fn open_samples(path: &Path, graph: &Graph) -> Result<Samples, Error> {
+    let samples = Samples::open(path, graph)?;
+    if samples.is_empty() { Err(Error::NoSamples(path.display().to_string())) } else { Ok(samples) }
+}
+
+/// The metric for a model and samples: the one asked for, or the one that fits.
+///
+/// # Errors
+///
+/// It cannot be computed.
+pub fn metric(asked: Option<Metric>, graph: &Graph, samples: &Samples) -> Result<Metric, Error> {
+    let types = infer_partial(graph, 1).types;
+    let shape = |value: Option<&crate::graph::ValueInfo>| value.map(|v| sample_shape(&types, v)).unwrap_or_default();
+    choose_metric(asked, &shape(graph.inputs.first()), &shape(graph.outputs.first()), samples)
+}
+
+/// As [`metric`], by the shapes of one sample of the first input and the first output.
+///
+/// # Errors
+///
+/// It cannot be computed.
+pub fn choose_metric(
+    asked: Option<Metric>,
+    input: &[usize],
+    output: &[usize],
+    samples: &Samples,
+) -> Result<Metric, Error> {
+    let metric = asked.unwrap_or_else(|| Metric::choose(input, output, samples.labels()));
+    match metric.refuse(input, output, samples.labels()) {
+        None => Ok(metric),
+        Some(reason) => {
+            Err(Error::Metric { file: samples.path().display().to_string(), metric: metric.name(), reason })
+        }
+    }
+}
+
+/// The names of a graph's outputs.
+pub fn output_names(graph: &Graph) -> Vec<String> {
+    graph.outputs.iter().map(|output| output.name.clone()).collect()
+}
+
+/// A runner for a QDQ graph: its float simulation, or the graph itself where ONNX Runtime runs it.
+///
+/// # Errors
+///
+/// As [`exec::runner`].
+pub fn quantized_runner(graph: &Graph, outputs: &[String], backend: Backend) -> Result<Box<dyn Runner>, exec::Error> {
+    match backend {
+        Backend::Ort => exec::runner(graph, outputs, backend),
+        _ => exec::runner(&qdq::simulate(graph), outputs, backend),
+    }
+}
+
+/// Prepares a QDQ graph, as read from `file`, and compiles it.
+///
+/// # Errors
+///
+/// It cannot be prepared or compiled.
+pub fn compile_graph(mut graph: Graph, file: &str, strip_names: bool) -> Result<(Graph, Compiled), Error> {
+    passes::prepare_quantized(&mut graph).map_err(|source| Error::Prepare { file: file.to_owned(), source })?;
+    let options = crate::compile::Options { strip_names, ..Default::default() };
+    let compiled =
+        crate::compile::compile(&graph, &options).map_err(|source| Error::Compile { file: file.to_owned(), source })?;
+    Ok((graph, compiled))
+}
+
+/// Quantizes a model. Nothing is written.
+///
+/// # Errors
+///
+/// See [`Error`].
+pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts, Error> {
+    let mut clock = Clock::new(progress);
+    let file = request.model.display().to_string();
+    let run_error = |source| Error::run(&file, source);
+
+    let prepared = clock.step("read and prepare", 0, |_| read_float(&request.model, &request.dims))?;
+    let graph = &prepared.graph;
+    let calibration = open_samples(&request.calibration, graph)?;
+    let test = request.test.as_deref().map(|path| open_samples(path, graph)).transpose()?;
+    let test_metric = test.as_ref().map(|samples| metric(request.metric, graph, samples)).transpose()?;
+
+    let statistics = clock.step("calibrate", calibration.len(), |advance| {
+        observe(graph, &calibration, request, advance).map_err(run_error)
+    })?;
+    let outcome = clock.step("quantize", 0, |_| {
+        let mut outcome = quantize::quantize(graph, &statistics, &request.config)
+            .map_err(|source| Error::Quantize { file: file.clone(), source })?;
+        outcome.metadata.insert("equant.calibration_samples".into(), calibration.len().to_string());
+        Ok::<_, Error>(outcome)
+    })?;
+    let onnx = clock.step("export", 0, |_| Ok::<_, Error>(onnx::to_bytes(&qdq::export(graph, &outcome))))?;
+    let label = format!("{}.int8.onnx", stem(&request.model));
+    let (quantized, compiled) = clock.step("compile", 0, |_| {
+        // What is compiled and verified is what was written, read back.
+        compile_graph(onnx::from_bytes(&onnx, None, &label)?, &label, request.strip_names)
+    })?;
+    let mut memory = MemoryReport::of(&compiled.image)
+        .map_err(|source| Error::Plan { file: format!("{}.plan", stem(&request.model)), source })?;
+    memory.arena_lower_bound = Some(compiled.map.arena_lower_bound);
+
+    let outputs = output_names(graph);
+    let float = exec::runner(graph, &outputs, request.backend).map_err(run_error)?;
+    let simulation = quantized_runner(&quantized, &outputs, request.backend).map_err(run_error)?;
+    let plan = exec::plan_runner(&compiled.image).map_err(run_error)?;
+    let models = verify::Models { float: &*float, simulation: &*simulation, plan: &*plan };
+    let steps: Vec<f32> = memory.outputs.iter().map(|output| output.scale).collect();
+
+    let (checked, verification) = clock.step("verify", CHECKED.min(calibration.len()), |advance| {
+        let run = Run { metric: unlabelled(graph), threads: request.threads, limit: CHECKED };
+        verify::verify(&models, &steps, &calibration, run, advance).map_err(run_error)
+    })?;
+    if let Some(reason) = verify::contradiction(&verification, &checked) {
+        return Err(Error::Verification { file, reason });
+    }
+    let pairs = layers::pairs(graph, &quantized);
+    let layers = clock.step("measure layers", CHECKED.min(calibration.len()), |advance| {
+        let names = |of: fn(&layers::Pair) -> &String| pairs.iter().map(|pair| of(pair).clone()).collect::<Vec<_>>();
+        let float = exec::runner(graph, &names(|p| &p.float), request.backend).map_err(run_error)?;
+        let simulation = quantized_runner(&quantized, &names(|p| &p.quantized), request.backend).map_err(run_error)?;
+        let run = Run { metric: Metric::Sqnr, threads: request.threads, limit: CHECKED };
+        layers::quality(&pairs, &*float, &*simulation, &calibration, run, advance).map_err(run_error)
+    })?;
+    let tested = match test.as_ref().zip(test_metric) {
+        Some((samples, metric)) => Some(clock.step("test", samples.len(), |advance| {
+            let run = Run { metric, threads: request.threads, limit: usize::MAX };
+            verify::scores(&models, &steps, samples, run, advance).map_err(run_error)
+        })?),
+        None => None,
+    };
+
+    let report = Report {
+        schema: report::SCHEMA,
+        equant: env!("CARGO_PKG_VERSION"),
+        model: describe::model(&request.model, prepared.opset, prepared.nodes_in_file, graph),
+        made: made(request, &calibration, test.as_ref(), clock.stages),
+        sizes: report::Sizes {
+            float: size(&request.model, graph),
+            onnx: onnx.len() as u64,
+            plan: compiled.image.len() as u64,
+        },
+        test: tested,
+        calibration: checked,
+        verification,
+        layers,
+        activations: observed::activations(graph, &outcome, &statistics),
+        weights: layers::weights(graph, &quantized),
+        memory,
+        passes: passes_applied(&prepared.passes),
+        notes: outcome.notes.clone(),
+        float_islands: qdq::float_islands(&quantized),
+    };
+    Ok(Artifacts { onnx, plan: compiled.image, report })
+}
+
+/// The metric that needs no labels.
+fn unlabelled(graph: &Graph) -> Metric {
+    let types = infer_partial(graph, 1).types;
+    let shape = |value: Option<&crate::graph::ValueInfo>| value.map(|v| sample_shape(&types, v)).unwrap_or_default();
+    Metric::choose(&shape(graph.inputs.first()), &shape(graph.outputs.first()), None)
+}
+
+/// Statistics of every value that needs them, over all samples.
+fn observe(
+    graph: &Graph,
+    samples: &Samples,
+    request: &Request,
+    advance: &dyn Fn(usize),
+) -> Result<BTreeMap<String, Statistics>, exec::Error> {
+    let names = quantize::values_to_observe(graph);
+    let runner = exec::runner(graph, &names, request.backend)?;
+    let summarize = |batch: &crate::data::Batch, values: Vec<Vec<f32>>| {
+        let statistics: Vec<Statistics> = values
+            .iter()
+            .map(|values| {
+                let mut statistics = Statistics::default();
+                statistics.observe(values);
+                statistics
+            })
+            .collect();
+        (batch.count, statistics)
+    };
+    let start: Vec<Statistics> = names.iter().map(|_| Statistics::default()).collect();
+    let all = exec::fold(&*runner, samples, request.threads, summarize, start, |mut all, (count, part)| {
+        all.iter_mut().zip(&part).for_each(|(all, part)| all.merge(part));
+        advance(count);
+        all
+    })?;
+    Ok(names.into_iter().zip(all).collect())
+}
+
+fn made(request: &Request, calibration: &Samples, test: Option<&Samples>, stages: Vec<report::Stage>) -> report::Made {
+    let file =
+        |samples: &Samples| report::SampleFile { file: samples.path().display().to_string(), samples: samples.len() };
+    report::Made {
+        command: request.command.clone(),
+        config: request.config.clone(),
+        backend: match request.backend {
+            Backend::Ort => "ONNX Runtime",
+            _ => "tract",
+        },
+        threads: request.threads,
+        calibration: file(calibration),
+        test: test.map(file),
+        stages,
+    }
+}
+
+fn passes_applied(passes: &PassReport) -> Vec<report::Pass> {
+    passes.applied.iter().map(|&(name, places)| report::Pass { name, places }).collect()
+}

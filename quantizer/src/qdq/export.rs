@@ -1,0 +1,163 @@
+//! Writing an outcome as a QDQ graph.
+
+use std::collections::BTreeMap;
+
+use super::names::Names;
+use crate::graph::{Attr, Graph, Node, Tensor};
+use crate::quantize::{Layer, Outcome, QParams};
+
+/// The first operator set whose QuantizeLinear knows 16 and 4 bits.
+const OPSET: i64 = 21;
+
+/// The QDQ graph of an outcome: opset 21 or the model's own, raw payloads, with metadata of how it was made.
+///
+/// Float values keep their names: `x` is quantized to `x_quantized`, and its readers read `x_dequantized`, with
+/// `x_scale` and `x_zero_point`; weights `w` become the initializer `w_quantized`, read as `w_dequantized`.
+/// A graph output that is quantized is the exception: it carries dequantized values under its own name, and
+/// `x_float` is what is quantized. Float weights that nobody reads any more are gone.
+pub fn export(graph: &Graph, outcome: &Outcome) -> Graph {
+    let mut out = Graph {
+        name: graph.name.clone(),
+        opset: graph.opset.max(OPSET),
+        other_opsets: graph.other_opsets.clone(),
+        nodes: Vec::new(),
+        initializers: graph.initializers.clone(),
+        inputs: graph.inputs.clone(),
+        outputs: graph.outputs.clone(),
+        metadata: graph.metadata.clone(),
+    };
+    out.metadata.extend(outcome.metadata.clone());
+    let mut export = Export { outcome, names: Names::of(graph), dequantized: BTreeMap::new(), out };
+    for (name, tensor) in &graph.initializers {
+        if let Some(params) = outcome.activations.get(name) {
+            export.constant(name, tensor, *params);
+        }
+    }
+    for input in &graph.inputs {
+        export.activation(&input.name, &input.name);
+    }
+    for node in &graph.nodes {
+        export.node(graph, node);
+    }
+    export.out.remove_unused();
+    export.out
+}
+
+struct Export<'a> {
+    outcome: &'a Outcome,
+    names: Names,
+    /// What readers of a value read instead.
+    dequantized: BTreeMap<String, String>,
+    out: Graph,
+}
+
+impl Export<'_> {
+    fn node(&mut self, graph: &Graph, node: &Node) {
+        let mut copy = node.clone();
+        for input in &mut copy.inputs {
+            if let Some(name) = self.dequantized.get(input) {
+                input.clone_from(name);
+            }
+        }
+        if let Some(layer) = self.outcome.layers.get(&node.name) {
+            self.layer(node, &mut copy, layer);
+        }
+        let outputs = copy.outputs.clone();
+        let mut quantized = Vec::new();
+        for (name, output) in outputs.iter().zip(&mut copy.outputs) {
+            if self.outcome.activations.contains_key(name) {
+                if graph.is_output(name) {
+                    *output = self.names.fresh(format!("{name}_float"));
+                }
+                quantized.push((name.clone(), output.clone()));
+            }
+        }
+        self.out.nodes.push(copy);
+        for (name, float) in quantized {
+            self.activation(&name, &float);
+        }
+    }
+
+    /// QuantizeLinear and DequantizeLinear after value `name`, which the graph holds as `float`.
+    fn activation(&mut self, name: &str, float: &str) {
+        let Some(params) = self.outcome.activations.get(name).copied() else { return };
+        let (scale, zero_point) = self.params(name, params);
+        let quantized = self.names.fresh(format!("{name}_quantized"));
+        let dequantized = match float == name {
+            true => self.names.fresh(format!("{name}_dequantized")),
+            false => name.to_owned(),
+        };
+        let q = self.names.fresh(format!("{name}_QuantizeLinear"));
+        self.out.nodes.push(Node::new("QuantizeLinear", q, [float, &scale, &zero_point], [quantized.clone()]));
+        self.dequantize(name, [quantized, scale, zero_point], &dequantized, None);
+        self.dequantized.insert(name.to_owned(), dequantized);
+    }
+
+    /// A constant among activations (one that is concatenated to them), quantized offline.
+    fn constant(&mut self, name: &str, tensor: &Tensor, params: QParams) {
+        let (low, high) = params.dtype.quantized_range().unwrap_or((0, 255));
+        let values: Vec<i32> = tensor
+            .to_f32()
+            .into_iter()
+            .map(|v| {
+                let steps = (f64::from(v) / f64::from(params.scale)).round_ties_even();
+                (steps + f64::from(params.zero_point)).clamp(low.into(), high.into()) as i32
+            })
+            .collect();
+        let (scale, zero_point) = self.params(name, params);
+        let tensor = Tensor::from_ints(params.dtype, &tensor.shape, &values);
+        let quantized = self.initializer(format!("{name}_quantized"), tensor);
+        let dequantized = self.names.fresh(format!("{name}_dequantized"));
+        self.dequantize(name, [quantized, scale, zero_point], &dequantized, None);
+        self.dequantized.insert(name.to_owned(), dequantized);
+    }
+
+    fn layer(&mut self, node: &Node, copy: &mut Node, layer: &Layer) {
+        let stem = node.inputs[1].clone();
+        let dtype = layer.weights.dtype;
+        let quantized = self.initializer(format!("{stem}_quantized"), layer.weights.clone());
+        let scale = self.scales(&stem, &layer.scales);
+        let zero_point = self.zero_points(&stem, dtype, layer.scales.len());
+        copy.inputs[1] = self.names.fresh(format!("{stem}_dequantized"));
+        let axis = (layer.scales.len() > 1).then_some(layer.axis);
+        self.dequantize(&stem, [quantized, scale, zero_point], &copy.inputs[1], axis);
+        let (Some(bias), Some(stem)) = (&layer.bias, node.input(2)) else { return };
+        let quantized = self.initializer(format!("{stem}_quantized"), bias.values.clone());
+        let scale = self.scales(stem, &bias.scales);
+        let zero_point = self.zero_points(stem, bias.values.dtype, bias.scales.len());
+        copy.inputs[2] = self.names.fresh(format!("{stem}_dequantized"));
+        let axis = (bias.scales.len() > 1).then_some(0);
+        self.dequantize(stem, [quantized, scale, zero_point], &copy.inputs[2], axis);
+    }
+
+    fn dequantize(&mut self, stem: &str, inputs: [String; 3], output: &str, axis: Option<usize>) {
+        let name = self.names.fresh(format!("{stem}_DequantizeLinear"));
+        let mut node = Node::new("DequantizeLinear", name, inputs, [output]);
+        if let Some(axis) = axis {
+            node = node.with("axis", Attr::Int(axis as i64));
+        }
+        self.out.nodes.push(node);
+    }
+
+    fn params(&mut self, stem: &str, params: QParams) -> (String, String) {
+        let scale = self.scales(stem, &[params.scale]);
+        let tensor = Tensor::from_ints(params.dtype, &[], &[params.zero_point]);
+        (scale, self.initializer(format!("{stem}_zero_point"), tensor))
+    }
+
+    fn scales(&mut self, stem: &str, scales: &[f32]) -> String {
+        let shape: &[usize] = if scales.len() == 1 { &[] } else { &[scales.len()] };
+        self.initializer(format!("{stem}_scale"), Tensor::from_f32(shape, scales))
+    }
+
+    fn zero_points(&mut self, stem: &str, dtype: crate::graph::DataType, count: usize) -> String {
+        let shape: &[usize] = if count == 1 { &[] } else { &[count] };
+        self.initializer(format!("{stem}_zero_point"), Tensor::from_ints(dtype, shape, &vec![0; count]))
+    }
+
+    fn initializer(&mut self, stem: String, tensor: Tensor) -> String {
+        let name = self.names.fresh(stem);
+        self.out.initializers.insert(name.clone(), tensor);
+        name
+    }
+}

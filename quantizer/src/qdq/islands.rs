@@ -1,0 +1,145 @@
+//! Which compute nodes of a QDQ graph stay float in ONNX Runtime.
+
+use super::linear::Linear;
+use crate::graph::{DataType, Graph, Node, Tensor};
+use std::collections::HashMap;
+
+/// A compute node that ONNX Runtime cannot fuse into an integer kernel.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Island {
+    /// The node's name.
+    pub node: String,
+    /// Its operator type.
+    pub op_type: String,
+    /// What is missing.
+    pub reason: String,
+}
+
+/// Conv, Gemm and MatMul nodes of a QDQ graph that stay float in ONNX Runtime's CPU provider.
+///
+/// The rules are those of its QDQ selectors: every input, the bias included, comes from a DequantizeLinear with
+/// constant parameters (8-bit data, int32 bias); a Conv is followed by QuantizeLinear of its input's type and
+/// nothing else, where a Relu or Clip between counts as absent if the integer range makes it redundant; Gemm and
+/// MatMul may as well write float.
+pub fn float_islands(graph: &Graph) -> Vec<Island> {
+    let check = Check { graph, producers: graph.producers(), consumers: graph.consumers() };
+    graph
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.op_type.as_str(), "Conv" | "Gemm" | "MatMul") && node.domain.is_empty())
+        .filter_map(|node| {
+            let reason = check.node(node).err()?;
+            Some(Island { node: node.name.clone(), op_type: node.op_type.clone(), reason })
+        })
+        .collect()
+}
+
+struct Check<'g> {
+    graph: &'g Graph,
+    producers: HashMap<&'g str, usize>,
+    consumers: HashMap<&'g str, Vec<usize>>,
+}
+
+impl Check<'_> {
+    fn node(&self, node: &Node) -> Result<(), String> {
+        let input = self.eight_bits(node, 0, "input")?;
+        let weights = self.eight_bits(node, 1, "weights")?;
+        if input == DataType::I8 && weights == DataType::U8 {
+            return Err("int8 input with uint8 weights".into());
+        }
+        if let Some(bias) = node.input(2) {
+            match self.dequantized(bias) {
+                Some(linear) if linear.dtype == DataType::I32 => {}
+                Some(linear) => return Err(format!("its bias is {:?}, not int32", linear.dtype)),
+                None => return Err("its bias is float".into()),
+            }
+        }
+        match self.output(node.output())? {
+            Some(dtype) if dtype != input => Err(format!("input {input:?} but output {dtype:?}")),
+            Some(_) => Ok(()),
+            None if node.op_type == "Conv" => Err("its output is not quantized".into()),
+            None if node.op_type == "Gemm" && node.float("beta", 1.0) != 1.0 => Err("beta is not 1".into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The type of an input that comes from DequantizeLinear of 8 bits.
+    fn eight_bits(&self, node: &Node, i: usize, what: &str) -> Result<DataType, String> {
+        let linear =
+            node.input(i).and_then(|name| self.dequantized(name)).ok_or_else(|| format!("its {what} is float"))?;
+        match linear.dtype {
+            DataType::U8 | DataType::I8 if linear.blocked() => Err(format!("its {what} is quantized in blocks")),
+            DataType::U8 | DataType::I8 if i == 0 && !linear.per_tensor() => {
+                Err(format!("its {what} is quantized per channel"))
+            }
+            DataType::U8 | DataType::I8 => Ok(linear.dtype),
+            other => Err(format!("its {what} is {other:?}, not 8-bit")),
+        }
+    }
+
+    /// The parameters of the DequantizeLinear that makes a value.
+    fn dequantized(&self, value: &str) -> Option<Linear> {
+        let node = self.graph.nodes.get(*self.producers.get(value)?)?;
+        let mut linear = (node.op_type == "DequantizeLinear").then(|| Linear::of(self.graph, node))??;
+        // Weights that the file keeps as float are quantized first.
+        if node.input(2).is_none()
+            && let Some(&maker) = node.input(0).and_then(|name| self.producers.get(name))
+            && let Some(quantizer) = Linear::of(self.graph, &self.graph.nodes[maker])
+        {
+            linear.dtype = quantizer.dtype;
+        }
+        Some(linear)
+    }
+
+    /// The integer type a value is quantized to, if QuantizeLinear is all that reads it.
+    fn output(&self, value: &str) -> Result<Option<DataType>, String> {
+        let readers: Vec<&Node> =
+            self.consumers.get(value).into_iter().flatten().map(|&i| &self.graph.nodes[i]).collect();
+        if let [clamp] = readers.as_slice()
+            && matches!(clamp.op_type.as_str(), "Relu" | "Clip")
+            && !self.graph.is_output(value)
+        {
+            return match self.output(clamp.output())? {
+                Some(dtype) if self.redundant(clamp) => Ok(Some(dtype)),
+                Some(_) => Err(format!("{} stands between it and QuantizeLinear", clamp.op_type)),
+                None => Ok(None),
+            };
+        }
+        let dtypes: Vec<DataType> = readers
+            .iter()
+            .filter(|reader| reader.op_type == "QuantizeLinear")
+            .filter_map(|reader| Some(Linear::of(self.graph, reader)?.dtype))
+            .collect();
+        match dtypes.first() {
+            None => Ok(None),
+            Some(_) if dtypes.len() != readers.len() || self.graph.is_output(value) => {
+                Err("its output is read both quantized and as float".into())
+            }
+            Some(_) if dtypes.len() > 1 => Err("its output is quantized more than once".into()),
+            Some(dtype) => Ok(Some(*dtype)),
+        }
+    }
+
+    /// Whether the range of the QuantizeLinear after a clamp lies within the clamp.
+    fn redundant(&self, clamp: &Node) -> bool {
+        let Some(readers) = self.consumers.get(clamp.output()) else { return false };
+        let [reader] = readers.as_slice() else { return false };
+        let Some(linear) = Linear::of(self.graph, &self.graph.nodes[*reader]) else { return false };
+        if !linear.per_tensor() {
+            return false;
+        }
+        let scale = linear.scale.to_f32().first().copied().unwrap_or_default();
+        let zero_point = linear.zero_point.first().copied().unwrap_or_default() as f64;
+        let (low, high) = linear.limits();
+        if clamp.op_type == "Relu" {
+            return zero_point == low;
+        }
+        let bound = |i: usize, absent: f32| match clamp.input(i) {
+            None => Some(absent),
+            Some(name) => self.graph.initializers.get(name).and_then(Tensor::scalar_f32),
+        };
+        let (Some(min), Some(max)) = (bound(1, f32::MIN), bound(2, f32::MAX)) else { return false };
+        let (lowest, highest) = (scale * (low - zero_point) as f32, scale * (high - zero_point) as f32);
+        min - lowest <= f32::EPSILON && highest - max <= f32::EPSILON
+    }
+}

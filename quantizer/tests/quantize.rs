@@ -1,0 +1,177 @@
+//! The command from files to files.
+
+mod common;
+
+use std::path::Path;
+
+use common::{equant, folder, model, names, npz, numbers, samples, stderr, stdout, workspace};
+use equant::graph::Tensor;
+use equant::onnx;
+use serde_json::Value;
+
+#[track_caller]
+fn succeed(folder: &Path, args: &[&str]) -> String {
+    let output = equant(folder, args);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    stdout(&output)
+}
+
+#[track_caller]
+fn json(folder: &Path, args: &[&str]) -> Value {
+    let text = succeed(folder, &[args, &["--json"]].concat());
+    serde_json::from_str(&text).expect("stdout is JSON")
+}
+
+fn score(evaluation: &Value, subject: &str, field: &str) -> f64 {
+    let scores = evaluation["scores"].as_array().expect("scores");
+    let found = scores.iter().find(|scores| scores["subject"] == subject).expect("subject");
+    found[field].as_f64().unwrap_or_else(|| panic!("{subject} has no {field}: {found}"))
+}
+
+#[test]
+fn a_small_model_gets_all_its_files() {
+    let folder = folder();
+    let text = succeed(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz"]);
+    let out = folder.path().join("out/model");
+    assert_eq!(names(&out), ["model.int8.onnx", "model.plan", "report.html", "report.json"]);
+    assert!(text.contains("wrote out/model/model.plan"), "{text}");
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(out.join("report.json")).expect("report")).expect("valid JSON");
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["made"]["calibration"]["samples"], 8);
+    assert!(score(&report["calibration"], "plan", "sqnr_db") > 20.0, "{}", report["calibration"]);
+    assert!(report["verification"]["max_error_steps"].as_f64().expect("number") <= 1.0);
+    assert_eq!(report["sizes"]["plan"], std::fs::metadata(out.join("model.plan")).expect("plan").len());
+    assert_eq!(report["sizes"]["onnx"], std::fs::metadata(out.join("model.int8.onnx")).expect("onnx").len());
+    let html = std::fs::read_to_string(out.join("report.html")).expect("page");
+    assert!(html.starts_with("<!doctype html>") && html.trim_end().ends_with("</html>"));
+    for outside in ["http://", "https://", "src=", "<script", "@import", "url("] {
+        assert!(!html.contains(outside), "the page is not self-contained: {outside}");
+    }
+}
+
+#[test]
+fn json_is_all_that_stdout_carries() {
+    let folder = folder();
+    let printed = json(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz", "-v"]);
+    let written = std::fs::read(folder.path().join("out/model/report.json")).expect("report");
+    assert_eq!(printed, serde_json::from_slice::<Value>(&written).expect("valid JSON"));
+}
+
+#[test]
+fn quiet_says_nothing_on_stderr_and_verbose_names_the_steps() {
+    let folder = folder();
+    let quiet = equant(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz", "-q"]);
+    assert_eq!((quiet.status.code(), stderr(&quiet).as_str()), (Some(0), ""));
+    let verbose = equant(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz", "-v"]);
+    for step in ["calibrate: ", "compile: ", "verify: "] {
+        assert!(stderr(&verbose).contains(step), "{}", stderr(&verbose));
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_threads() {
+    let folder = folder();
+    npz(&folder.path().join("calib.npz"), &[("x", &samples(100))]);
+    let files = |threads: &str| {
+        let args = ["quantize", "model.onnx", "--calib", "calib.npz", "-o", threads, "--threads", threads];
+        succeed(folder.path(), &args);
+        let read = |name: &str| std::fs::read(folder.path().join(threads).join(name)).expect("file");
+        (read("model.int8.onnx"), read("model.plan"))
+    };
+    assert!(files("1") == files("3"), "files differ between 1 and 3 threads");
+}
+
+#[test]
+fn an_all_zero_channel_works() {
+    let folder = folder();
+    let mut graph = model();
+    let mut weights = numbers(72, 1);
+    weights[18..36].fill(0.0);
+    graph.initializers.insert("w".into(), Tensor::from_f32(&[4, 2, 3, 3], &weights));
+    graph.initializers.insert("b".into(), Tensor::from_f32(&[4], &[0.5, 0.0, -0.5, 0.1]));
+    onnx::write(&graph, &folder.path().join("model.onnx")).expect("model");
+    let report = json(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz"]);
+    assert!(score(&report["calibration"], "plan", "sqnr_db") > 20.0, "{}", report["calibration"]);
+}
+
+#[test]
+fn names_are_stripped_on_demand() {
+    let folder = folder();
+    succeed(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz", "--strip-names"]);
+    let plan = json(folder.path(), &["inspect", "out/model/model.plan"]);
+    assert!(plan["operators"].as_array().expect("operators").iter().all(|op| op["name"].is_null()), "{plan}");
+}
+
+#[test]
+fn results_are_inspected_evaluated_run_and_compiled() {
+    let folder = folder();
+    let at = folder.path();
+    succeed(at, &["quantize", "model.onnx", "--calib", "calib.npz", "-o", "o"]);
+
+    let float = json(at, &["inspect", "model.onnx"]);
+    assert_eq!((&float["kind"], float["unsupported"].as_array().map(Vec::len)), (&"float".into(), Some(0)));
+    assert_eq!(float["macs"], 36 * 4 * 18 + 12);
+    assert_eq!(json(at, &["inspect", "o/model.int8.onnx"])["kind"], "QDQ");
+    let plan = json(at, &["inspect", "o/model.plan"]);
+    assert_eq!(plan["macs"], 36 * 4 * 18 + 12);
+    let sections = plan["sections"].as_array().expect("sections");
+    let total: u64 = sections.iter().filter_map(|section| section["bytes"].as_u64()).sum();
+    assert_eq!(Some(total), plan["flash"].as_u64(), "sections sum to the image");
+
+    succeed(at, &["compile", "o/model.int8.onnx", "-o", "again.plan"]);
+    let read = |name: &str| std::fs::read(at.join(name)).expect("plan");
+    assert!(read("o/model.plan") == read("again.plan"), "compile gives the plan that quantize gave");
+
+    let evaluated = json(at, &["eval", "o/model.plan", "--test", "calib.npz", "--reference", "model.onnx"]);
+    assert_eq!((&evaluated["metric"], &evaluated["samples"]), (&"top1".into(), &8.into()));
+    assert!(score(&evaluated, "plan", "sqnr_db") > 20.0, "{evaluated}");
+    assert_eq!(json(at, &["eval", "model.onnx", "--test", "calib.npz", "--limit", "3"])["samples"], 3);
+
+    let lines = |model: &str| -> Vec<Value> {
+        let text = succeed(at, &["run", model, "--input", "calib.npz", "--limit", "5", "--json"]);
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    };
+    let (float, plan) = (lines("model.onnx"), lines("o/model.plan"));
+    assert_eq!((float.len(), plan.len()), (5, 5));
+    for (i, (a, b)) in float.iter().zip(&plan).enumerate() {
+        assert_eq!((&a["sample"], &a["label"]), (&i.into(), &(i % 3).into()));
+        let first = |line: &Value| line["outputs"][0][0].as_f64().expect("number");
+        assert!((first(a) - first(b)).abs() < 0.1, "{a} {b}");
+    }
+    let profile = succeed(at, &["run", "o/model.plan", "--input", "calib.npz", "--profile"]);
+    assert!(profile.contains("Conv2d") && profile.contains("least time of 8 sample(s)"), "{profile}");
+}
+
+#[test]
+fn a_damaged_result_of_an_earlier_run_is_replaced() {
+    let folder = folder();
+    let out = folder.path().join("o");
+    std::fs::create_dir(&out).expect("folder");
+    std::fs::write(out.join("model.plan"), "old").expect("file");
+    succeed(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz", "-o", "o"]);
+    assert!(std::fs::read(out.join("model.plan")).expect("plan").starts_with(b"EQPL"));
+}
+
+#[test]
+fn the_autoencoder_still_tells_anomalies_apart() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let [model, calib, test] =
+        ["models/ae/ae.onnx", "models/data/ae_calib512.npz", "models/data/ae_test10k.npz"].map(workspace);
+    let report = json(folder.path(), &["quantize", &model, "--calib", &calib, "--test", &test, "-o", "o"]);
+    assert_eq!(report["test"]["metric"], "auc");
+    let auc = |subject| score(&report["test"], subject, "metric");
+    assert!(auc("fp32") > 0.8, "{}", report["test"]);
+    assert!((auc("plan") - auc("fp32")).abs() < 0.005, "{}", report["test"]);
+    assert!((auc("plan") - auc("simulation")).abs() < 0.001, "{}", report["test"]);
+    assert!(score(&report["test"], "plan", "sqnr_db") > 15.0, "{}", report["test"]);
+    assert!(
+        report["sizes"]["onnx"].as_u64() < report["sizes"]["float"].as_u64().map(|size| size / 3),
+        "{}",
+        report["sizes"]
+    );
+    for list in ["layers", "activations", "weights", "passes"] {
+        assert!(report[list].as_array().is_some_and(|list| !list.is_empty()), "{list} is empty");
+    }
+    assert!(report["activations"][0]["observed"]["histogram"]["counts"].is_array(), "{}", report["activations"][0]);
+}
