@@ -54,7 +54,7 @@ impl Array {
     }
 
     fn reshaped(&self, shape: Vec<usize>) -> Option<Self> {
-        (shape.iter().product::<usize>() == self.shape.iter().product()).then(|| Self {
+        (shape.iter().product::<usize>() == self.shape.iter().product::<usize>()).then(|| Self {
             shape,
             data: self.data.clone(),
             dtype: self.dtype,
