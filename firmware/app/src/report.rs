@@ -138,7 +138,7 @@ impl fmt::Display for Hundredths {
 /// Longest piece of text handed on at once.
 const LINE: usize = 120;
 
-/// Events as text, one line each, in pieces of up to [`LINE`] bytes: a piece is one call of the host.
+/// Events as text, one line each, in pieces of up to 120 bytes: a piece is one call of the host.
 #[derive(Debug, Default)]
 pub struct Text<W>(pub W);
 

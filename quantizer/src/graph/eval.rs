@@ -96,6 +96,9 @@ pub fn eval(node: &Node, opset: i64, inputs: &[Option<&Tensor>]) -> Option<Tenso
     if !node.domain.is_empty() {
         return None;
     }
+    if !inputs.iter().flatten().all(|tensor| sound(&tensor.shape)) {
+        return None;
+    }
     let arrays: Vec<Option<Array>> = inputs.iter().map(|tensor| tensor.map(Array::new)).collect();
     let get = |i: usize| arrays.get(i).and_then(Option::as_ref);
     let x = get(0);
@@ -212,7 +215,12 @@ pub fn eval(node: &Node, opset: i64, inputs: &[Option<&Tensor>]) -> Option<Tenso
             Array { shape: x?.shape.clone(), data: Data::Float(data?), dtype: DataType::F32 }
         }
     };
-    Some(out.tensor())
+    sound(&out.shape).then(|| out.tensor())
+}
+
+/// Whether the elements exist, or, where a size is 0, no product of the other sizes is large.
+fn sound(shape: &[usize]) -> bool {
+    !shape.contains(&0) || checked_len(shape).is_some()
 }
 
 /// A `Constant` node's value.
@@ -371,8 +379,10 @@ pub fn unsqueezed(shape: &[usize], axes: &[i64]) -> Option<Vec<usize>> {
     out.filter(|_| rest.next().is_none())
 }
 
+/// The number of elements, if it is no larger than folding may make; sizes of 0 count as 1 in that comparison.
 fn checked_len(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim)).filter(|&count| count <= MAX_ELEMENTS)
+    let volume = shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim.max(1)))?;
+    (volume <= MAX_ELEMENTS).then(|| shape.iter().product())
 }
 
 fn strides(shape: &[usize]) -> Vec<usize> {
@@ -510,44 +520,59 @@ fn slice(node: &Node, opset: i64, arrays: &[Option<Array>]) -> Option<Array> {
     let (starts, ends) = (list(1, "starts")?, list(2, "ends")?);
     let axes = list(3, "axes").unwrap_or_else(|| (0..starts.len() as i64).collect());
     let steps = list(4, "steps").unwrap_or_else(|| vec![1; starts.len()]);
-    let mut ranges: Vec<Vec<usize>> = x.shape.iter().map(|&size| (0..size).collect()).collect();
+    let mut ranges: Vec<SliceRange> =
+        x.shape.iter().map(|&size| slice_range(size, 0, i64::MAX, 1)).collect::<Option<_>>()?;
     for (i, &axis) in axes.iter().enumerate() {
         let axis = normalize_axis(axis, x.shape.len())?;
         ranges[axis] = slice_range(x.shape[axis], *starts.get(i)?, *ends.get(i)?, *steps.get(i)?)?;
     }
-    let shape: Vec<usize> = ranges.iter().map(Vec::len).collect();
+    let shape: Vec<usize> = ranges.iter().map(|range| range.len).collect();
+    if shape.contains(&0) {
+        return x.pick(shape, &[]);
+    }
     let strides = strides(&x.shape);
     let mut source = vec![0];
     for (range, stride) in ranges.iter().zip(strides) {
-        source = source.iter().flat_map(|&base| range.iter().map(move |&i| base + i * stride)).collect();
+        source = source.iter().flat_map(|&base| range.indices().map(move |i| base + i * stride)).collect();
     }
     x.pick(shape, &source)
 }
 
-/// The indices one axis of a Slice keeps.
-pub(super) fn slice_range(size: usize, start: i64, end: i64, step: i64) -> Option<Vec<usize>> {
+/// The indices one axis of a Slice keeps: `first`, `first + step`, …
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct SliceRange {
+    first: i64,
+    step: i64,
+    /// How many there are.
+    pub(super) len: usize,
+}
+
+impl SliceRange {
+    /// The indices in order.
+    pub(super) fn indices(self) -> impl Iterator<Item = usize> + Clone {
+        (0..self.len as i64).map(move |i| (self.first + i * self.step) as usize)
+    }
+}
+
+/// The indices one axis of a Slice keeps, or `None` for a step of 0.
+pub(super) fn slice_range(size: usize, start: i64, end: i64, step: i64) -> Option<SliceRange> {
     let size = i64::try_from(size).ok()?;
-    if size == 0 {
-        return Some(Vec::new());
-    }
     let wrap = |v: i64| if v < 0 { v.saturating_add(size) } else { v };
-    let mut out = Vec::new();
-    if step > 0 {
-        let (mut at, end) = (wrap(start).clamp(0, size), wrap(end).clamp(0, size));
-        while at < end {
-            out.push(at as usize);
-            at = at.checked_add(step)?;
+    // What lies between the ends, in the direction of the step.
+    let (first, span) = match step.signum() {
+        1 => {
+            let first = wrap(start).clamp(0, size);
+            (first, wrap(end).clamp(0, size) - first)
         }
-    } else if step < 0 {
-        let (mut at, end) = (wrap(start).clamp(0, size - 1), wrap(end).clamp(-1, size - 1));
-        while at > end {
-            out.push(at as usize);
-            at = at.checked_add(step)?;
+        -1 if size > 0 => {
+            let first = wrap(start).clamp(0, size - 1);
+            (first, first - wrap(end).clamp(-1, size - 1))
         }
-    } else {
-        return None;
-    }
-    Some(out)
+        -1 => (0, 0),
+        _ => return None,
+    };
+    let len = u64::try_from(span).map_or(0, |span| span.div_ceil(step.unsigned_abs()));
+    Some(SliceRange { first, step, len: usize::try_from(len).ok()? })
 }
 
 fn reduce(node: &Node, x: &Array, axes: Option<&Array>) -> Option<Array> {
@@ -615,9 +640,17 @@ mod tests {
 
     #[test]
     fn slices_in_both_directions() {
-        assert_eq!(slice_range(5, -3, i64::MAX, 1).unwrap(), [2, 3, 4]);
-        assert_eq!(slice_range(5, -1, i64::MIN, -2).unwrap(), [4, 2, 0]);
-        assert!(slice_range(5, 0, 5, 0).is_none());
+        let kept =
+            |size, start, end, step| slice_range(size, start, end, step).map(|r| r.indices().collect::<Vec<_>>());
+        assert_eq!(kept(5, -3, i64::MAX, 1).unwrap(), [2, 3, 4]);
+        assert_eq!(kept(5, -1, i64::MIN, -2).unwrap(), [4, 2, 0]);
+        assert_eq!(kept(5, 0, 5, 2).unwrap(), [0, 2, 4]);
+        assert_eq!(kept(5, 4, 1, 1).unwrap(), [0; 0]);
+        assert_eq!(kept(0, -1, i64::MIN, -1).unwrap(), [0; 0]);
+        assert_eq!(kept(3, 2, i64::MIN, i64::MIN).unwrap(), [2]);
+        assert!(kept(5, 0, 5, 0).is_none());
+        // Only counted, never listed.
+        assert_eq!(slice_range(1 << 40, 1, i64::MAX, 3).unwrap().len, (1 << 40) / 3);
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub fn infer_partial(graph: &Graph, batch: usize) -> Shapes {
                 }
             })
             .collect();
-        match shape {
+        match shape.and_then(|shape| bounded(shape).map_err(error)) {
             Ok(shape) => drop(shapes.types.insert(input.name.clone(), TensorType { dtype: input.dtype, shape })),
             Err(error) => shapes.errors.push(error),
         }
@@ -96,8 +96,12 @@ pub fn infer_partial(graph: &Graph, batch: usize) -> Shapes {
             continue;
         }
         let mut context = Context { graph, node, types: &shapes.types, values: &shapes.values };
-        match context.node() {
+        let outputs = context.node().and_then(|outputs| {
+            outputs.into_iter().map(|kind| Ok(TensorType { shape: bounded(kind.shape)?, ..kind })).collect()
+        });
+        match outputs {
             Ok(outputs) => {
+                let outputs: Vec<TensorType> = outputs;
                 let value = context.value();
                 for (name, kind) in node.outputs.iter().zip(outputs) {
                     if !name.is_empty() {
@@ -114,6 +118,15 @@ pub fn infer_partial(graph: &Graph, batch: usize) -> Shapes {
         }
     }
     shapes
+}
+
+/// The shape, if products of its sizes stay far from overflow, also of some of them and where others are 0.
+fn bounded(shape: Vec<usize>) -> Result<Vec<usize>, String> {
+    const LIMIT: usize = 1 << 40;
+    match shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size.max(1))) {
+        Some(product) if product <= LIMIT => Ok(shape),
+        _ => Err(format!("shape {shape:?} is too large")),
+    }
 }
 
 /// Geometry of a convolution or pooling window along one spatial axis.
@@ -234,12 +247,9 @@ impl Context<'_> {
         if node.op_type == "Shape" {
             // Only the shape matters: an empty tensor of that shape stands for the data.
             let shape = self.shape(0).ok()?.iter().map(|&dim| dim as i64).collect::<Vec<_>>();
-            let all = Tensor::from_i64(&[shape.len()], &shape);
             let rank = shape.len() as i64;
             let (start, end) = (node.int("start", 0), node.int("end", rank));
-            let picks = eval::slice_range(shape.len(), start, end, 1)?;
-            let values = all.to_i64();
-            let part: Vec<i64> = picks.iter().map(|&i| values[i]).collect();
+            let part: Vec<i64> = eval::slice_range(shape.len(), start, end, 1)?.indices().map(|i| shape[i]).collect();
             return Some(Tensor::from_i64(&[part.len()], &part));
         }
         if node.op_type == "Size" {
@@ -326,9 +336,8 @@ impl Context<'_> {
             op if op.starts_with("Reduce") => self.reduce(),
             "Shape" => {
                 let rank = self.shape(0)?.len();
-                let part =
-                    eval::slice_range(rank, node.int("start", 0), node.int("end", rank as i64), 1).unwrap_or_default();
-                Ok(vec![TensorType { dtype: DataType::I64, shape: vec![part.len()] }])
+                let part = eval::slice_range(rank, node.int("start", 0), node.int("end", rank as i64), 1);
+                Ok(vec![TensorType { dtype: DataType::I64, shape: vec![part.map_or(0, |part| part.len)] }])
             }
             "Size" => Ok(vec![TensorType { dtype: DataType::I64, shape: vec![] }]),
             _ => self.layout(),
@@ -398,9 +407,8 @@ impl Context<'_> {
                 let mut shape = x;
                 for (i, &axis) in axes.iter().enumerate() {
                     let axis = normalize_axis(axis, shape.len()).ok_or("an axis is out of range")?;
-                    let size = shape[axis] as i64 + pads[i] + pads[axes.len() + i];
-                    shape[axis] =
-                        usize::try_from(size).map_err(|_| format!("pads {pads:?} leave nothing of axis {axis}"))?;
+                    let size = i128::from(pads[i]) + i128::from(pads[axes.len() + i]) + shape[axis] as i128;
+                    shape[axis] = usize::try_from(size).map_err(|_| format!("pads {pads:?} do not fit axis {axis}"))?;
                 }
                 self.like(shape)
             }
@@ -415,7 +423,7 @@ impl Context<'_> {
                     let (Some(&start), Some(&end), Some(&step)) = (starts.get(i), ends.get(i), steps.get(i)) else {
                         return Err("starts, ends, axes and steps differ in length".into());
                     };
-                    shape[axis] = eval::slice_range(shape[axis], start, end, step).ok_or("a step of 0")?.len();
+                    shape[axis] = eval::slice_range(shape[axis], start, end, step).ok_or("a step of 0")?.len;
                 }
                 self.like(shape)
             }

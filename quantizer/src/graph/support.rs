@@ -189,10 +189,13 @@ impl Check<'_> {
             return Err("transA = 1 is not supported".into());
         }
         let weights = self.weights(node, 1, "weights")?;
+        let [outputs, _] = weights.shape[..] else {
+            return Err(format!("weights of shape {:?}: only rank 2 is supported", weights.shape));
+        };
         if node.int("transB", 0) == 0 || node.float("alpha", 1.0) != 1.0 || node.float("beta", 1.0) != 1.0 {
             return Err("its bias differs between rows, so it could not be normalised".into());
         }
-        if node.input(2).is_some() && self.weights(node, 2, "biases")?.shape != weights.shape[..1] {
+        if node.input(2).is_some() && self.weights(node, 2, "biases")?.shape != [outputs] {
             return Err("its bias is not one value per output".into());
         }
         Ok(())

@@ -2,6 +2,7 @@
 #![no_std]
 
 mod fpgaio;
+mod marker;
 
 use core::convert::Infallible;
 use core::panic::PanicInfo;
@@ -37,7 +38,7 @@ impl Mps2An386 {
     }
 }
 
-/// User LED 0.
+/// User LED 0; its edges also mark the region that `tools/insncount` counts.
 #[derive(Debug)]
 pub struct Led(());
 
@@ -47,12 +48,14 @@ impl ErrorType for Led {
 
 impl OutputPin for Led {
     fn set_low(&mut self) -> Result<(), Infallible> {
+        marker::end();
         fpgaio::set_leds(0);
         Ok(())
     }
 
     fn set_high(&mut self) -> Result<(), Infallible> {
         fpgaio::set_leds(1);
+        marker::begin();
         Ok(())
     }
 }

@@ -27,10 +27,8 @@ fn infer(plan: &[u8], arena: &mut [u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Never linked: nothing here panics.
+/// Not linked as long as nothing panics, which is what this program is built to show.
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
-    loop {
-        cortex_m::asm::udf();
-    }
+    cortex_m::asm::udf()
 }
