@@ -8,6 +8,7 @@ use crate::exec::Backend;
 use crate::metrics::Metric;
 use crate::observe::Observer;
 use crate::passes::Dims;
+use crate::quantize::ActivationType;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -119,6 +120,9 @@ pub(super) struct QuantizeArgs {
     /// 7-bit weights, for x86 CPUs without VNNI, whose 16-bit sums would saturate
     #[arg(long, help_heading = "Quantization")]
     pub(super) reduce_range: bool,
+    /// Integer type of activations
+    #[arg(long, value_enum, default_value_t = ActivationArg::Uint8, help_heading = "Quantization")]
+    pub(super) activations: ActivationArg,
     /// Leave operator names out of the plan
     #[arg(long, help_heading = "Quantization")]
     pub(super) strip_names: bool,
@@ -241,6 +245,23 @@ impl ObserverArg {
             Self::Minmax => Observer::MinMax,
             Self::Percentile => Observer::Percentile(percentile),
             Self::Entropy => Observer::Entropy,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ActivationArg {
+    /// What ONNX Runtime's CPU kernels are fastest with
+    Uint8,
+    /// What TensorRT takes
+    Int8,
+}
+
+impl ActivationArg {
+    pub(super) const fn activations(self) -> ActivationType {
+        match self {
+            Self::Uint8 => ActivationType::Unsigned,
+            Self::Int8 => ActivationType::Signed,
         }
     }
 }

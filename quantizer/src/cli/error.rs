@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{data, exec, onnx, passes, pipeline};
+use crate::{exec, onnx, passes, pipeline};
 
 pub(super) const UNEXPECTED: u8 = 1;
 pub(super) const USAGE: u8 = 2;
@@ -62,7 +62,7 @@ fn pipeline_code(error: &pipeline::Error) -> u8 {
         }
         Error::AlreadyQuantized(_) | Error::Data(_) | Error::NoSamples(_) | Error::Plan { .. } => BAD_INPUT,
         Error::Metric { .. } => USAGE,
-        Error::Run { source: exec::Error::Data(data::Error { .. }), .. } => BAD_INPUT,
+        Error::Run { source: exec::Error::NotBuilt(_), .. } => USAGE,
         Error::Write(_) => NOT_WRITTEN,
         Error::Verification { .. } => NOT_VERIFIED,
         _ => UNEXPECTED,

@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-use equant_runtime::plan::{LOGICAL_NCHW, MAGIC, Plan, TensorRecord};
+use equant_runtime::plan::{AlignedBytes, LOGICAL_NCHW, MAGIC, Plan, TensorRecord};
 
 use super::error::Failure;
 use crate::exec::{self, Backend, Runner};
 use crate::graph::shape::infer_partial;
 use crate::graph::{DataType, Dim, Graph, ValueInfo, support};
 use crate::passes::{self, Dims};
-use crate::report::memory::AlignedImage;
 use crate::{onnx, pipeline};
 
 /// What a file holds.
@@ -115,8 +114,8 @@ impl Model {
 
 /// A graph with a plan's inputs and outputs in the model's own axis order, and no nodes.
 fn signature(image: &[u8]) -> Result<Graph, equant_runtime::Error> {
-    let image = AlignedImage::new(image);
-    let plan = Plan::<equant_runtime::operator::AllOperators>::parse(image.bytes())?;
+    let image = AlignedBytes::from(image);
+    let plan = Plan::<equant_runtime::operator::AllOperators>::parse(&image)?;
     let value = |name: String, record: TensorRecord| {
         let mut shape: Vec<usize> = record.shape().iter().map(|&size| size as usize).collect();
         if record.flags & LOGICAL_NCHW != 0

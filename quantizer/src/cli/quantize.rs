@@ -21,7 +21,7 @@ pub(super) fn run(args: QuantizeArgs, output: &Output) -> Result<(), Failure> {
             observer: args.observer.observer(args.percentile),
             per_channel: !args.per_tensor,
             reduce_range: args.reduce_range,
-            ..Config::default()
+            activations: args.activations.activations(),
         },
         dims: args.exec.dims(),
         backend: args.exec.backend.backend(),

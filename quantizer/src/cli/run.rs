@@ -1,13 +1,13 @@
 //! `equant run`.
 
+use equant_runtime::plan::AlignedBytes;
 use serde::Serialize;
 
 use super::args::RunArgs;
 use super::error::Failure;
 use super::model::Model;
 use super::output::Output;
-use super::profile;
-use crate::data::Batch;
+use super::profile::Times;
 use crate::exec::BATCH;
 use crate::metrics::argmax;
 use crate::pipeline;
@@ -40,13 +40,18 @@ pub(super) fn run(args: RunArgs, output: &Output) -> Result<(), Failure> {
     let has_classes =
         inputs.first() != outputs.first() && outputs.first().is_some_and(|o| o.iter().product::<usize>() > 1);
     let runner = model.runner(args.exec.backend.backend())?;
-    let mut profiler = image.as_deref().map(|image| profile::Profiler::new(image, &model.file)).transpose()?;
+    let image = image.as_deref().map(AlignedBytes::from);
+    let mut times = Times::default();
     let mut left = args.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let run_error = |source| Failure::from(pipeline::Error::run(&model.file, source));
     for batch in samples.batches(BATCH).map_err(|e| Failure::from(pipeline::Error::from(e)))? {
         let batch = batch.map_err(|e| Failure::from(pipeline::Error::from(e)))?;
+        let batch = batch.head(left);
         let values = runner.run(&batch).map_err(run_error)?;
-        for i in 0..batch.count.min(left) {
+        if let Some(image) = &image {
+            times.run(image, &model.file, &batch)?;
+        }
+        for i in 0..batch.count {
             let row: Vec<&[f32]> = values.iter().map(|value| part(value, i, batch.count)).collect();
             let line = Line {
                 sample: batch.first + i,
@@ -54,23 +59,16 @@ pub(super) fn run(args: RunArgs, output: &Output) -> Result<(), Failure> {
                 label: samples.labels().and_then(|labels| labels.get(batch.first + i).copied()),
                 outputs: &row,
             };
-            if output.is_json() {
-                output.json_line(&line)?
-            } else {
-                output.text(&text(&line))?
-            }
-            if let Some(profiler) = &mut profiler {
-                profiler.run(&sample(&batch, i))?;
-            }
+            if output.is_json() { output.json_line(&line)? } else { output.text(&text(&line))? }
         }
-        left -= batch.count.min(left);
+        left -= batch.count;
         if left == 0 {
             break;
         }
     }
-    match &profiler {
-        Some(profiler) if output.is_json() => output.json_line(&profiler.times()),
-        Some(profiler) => output.text(&profiler.text()),
+    match image {
+        Some(_) if output.is_json() => output.json_line(&times),
+        Some(_) => output.text(&times.text()),
         None => Ok(()),
     }
 }
@@ -78,12 +76,6 @@ pub(super) fn run(args: RunArgs, output: &Output) -> Result<(), Failure> {
 fn part(values: &[f32], i: usize, count: usize) -> &[f32] {
     let len = values.len() / count.max(1);
     values.get(i * len..(i + 1) * len).unwrap_or_default()
-}
-
-/// A batch of one sample.
-fn sample(batch: &Batch, i: usize) -> Batch {
-    let inputs = batch.inputs.iter().map(|input| part(input, i, batch.count).to_vec()).collect();
-    Batch { first: batch.first + i, count: 1, inputs }
 }
 
 fn text(line: &Line<'_>) -> String {

@@ -10,13 +10,13 @@ use equant_runtime::plan::align16;
 
 /// Memory needed over a span of operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Buffer {
+pub(super) struct Buffer {
     /// Bytes.
-    pub size: usize,
+    pub(super) size: usize,
     /// First operator (position in execution order) at which it is alive.
-    pub first: usize,
+    pub(super) first: usize,
     /// Last operator at which it is alive.
-    pub last: usize,
+    pub(super) last: usize,
 }
 
 impl Buffer {
@@ -28,15 +28,15 @@ impl Buffer {
 
 /// A placement of buffers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placement {
+pub(super) struct Placement {
     /// Offset of each buffer, in bytes: multiples of 16.
-    pub offsets: Vec<usize>,
+    pub(super) offsets: Vec<usize>,
     /// Bytes of arena.
-    pub arena: usize,
+    pub(super) arena: usize,
     /// The widest cut: no placement can take less.
-    pub lower_bound: usize,
+    pub(super) lower_bound: usize,
     /// The operator with the widest cut.
-    pub peak: usize,
+    pub(super) peak: usize,
 }
 
 /// Nodes of the search tree visited at most.
@@ -45,7 +45,7 @@ const SEARCH_LIMIT: usize = 20_000;
 const LOCAL_STEPS: usize = 3_000;
 
 /// Bytes alive at each operator, sizes rounded up to 16.
-pub fn live_bytes(buffers: &[Buffer], ops: usize) -> Vec<usize> {
+pub(super) fn live_bytes(buffers: &[Buffer], ops: usize) -> Vec<usize> {
     let mut live = vec![0; ops.max(1)];
     for buffer in buffers {
         for bytes in live.iter_mut().take(buffer.last + 1).skip(buffer.first) {
@@ -56,7 +56,7 @@ pub fn live_bytes(buffers: &[Buffer], ops: usize) -> Vec<usize> {
 }
 
 /// Places `buffers`, which live within `ops` operators.
-pub fn place(buffers: &[Buffer], ops: usize) -> Placement {
+pub(super) fn place(buffers: &[Buffer], ops: usize) -> Placement {
     let live = live_bytes(buffers, ops);
     let (peak, lower_bound) = live
         .iter()

@@ -44,6 +44,20 @@ pub struct Batch {
     pub inputs: Vec<Vec<f32>>,
 }
 
+impl Batch {
+    /// The first `count` samples, or all if there are fewer.
+    #[must_use]
+    pub fn head(mut self, count: usize) -> Self {
+        if count < self.count {
+            for input in &mut self.inputs {
+                input.truncate(input.len() / self.count * count);
+            }
+            self.count = count;
+        }
+        self
+    }
+}
+
 impl Samples {
     /// Opens a file and checks it against the inputs of `graph`: headers, lengths and labels. Elements are read, and
     /// checked to be finite, by [`Samples::batches`].

@@ -65,6 +65,10 @@ pub enum Error {
     /// The runtime does not take the plan.
     #[error("the plan is refused: {0}; compile it again with this version of equant")]
     Plan(equant_runtime::Error),
+    /// ONNX Runtime is not there, refuses the model, or failed.
+    #[cfg(feature = "ort")]
+    #[error(transparent)]
+    Ort(#[from] equant_server::Error),
     /// The backend was left out of this build.
     #[error("backend {0:?} is not in this build; build with `--features {feature}`", feature = .0.feature())]
     NotBuilt(Backend),

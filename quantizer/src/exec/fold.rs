@@ -98,8 +98,11 @@ impl<I: Iterator<Item = T>, T, R, E> Line<I, R, E> {
                 return;
             }
             drop(state);
+            // From here on a panic, of the items too, is reported.
+            let mut report = Report { line: self, index, result: None, wanted: true };
             // Nothing is read after the end.
             let Some(item) = items.1.as_mut().and_then(Iterator::next) else {
+                report.wanted = false;
                 items.1 = None;
                 drop(items);
                 lock(&self.state).end = Some(index);
@@ -108,7 +111,6 @@ impl<I: Iterator<Item = T>, T, R, E> Line<I, R, E> {
             };
             items.0 += 1;
             drop(items);
-            let mut report = Report { line: self, index, result: None };
             report.result = Some(map(item));
         }
     }
@@ -137,12 +139,15 @@ struct Report<'l, I, R, E> {
     line: &'l Line<I, R, E>,
     index: usize,
     result: Option<Result<R, E>>,
+    wanted: bool,
 }
 
 impl<I, R, E> Drop for Report<'_, I, R, E> {
     fn drop(&mut self) {
-        lock(&self.line.state).done.insert(self.index, self.result.take());
-        self.line.changed.notify_all();
+        if self.wanted {
+            lock(&self.line.state).done.insert(self.index, self.result.take());
+            self.line.changed.notify_all();
+        }
     }
 }
 
@@ -162,4 +167,84 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn wait<'g, T>(condvar: &Condvar, guard: MutexGuard<'g, T>) -> MutexGuard<'g, T> {
     condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Not associative in f32, so a different order would show.
+    fn sum(threads: usize) -> Result<(f32, Vec<usize>), usize> {
+        let map = |i: usize| {
+            // Later items are done first.
+            std::thread::sleep(Duration::from_micros(if i % 3 == 0 { 300 } else { 0 }));
+            Ok((i, 1.0 / (i + 1) as f32))
+        };
+        in_order(0..100, threads, map, (0.0, Vec::new()), |(sum, mut order), (i, value)| {
+            order.push(i);
+            (sum + value, order)
+        })
+    }
+
+    #[test]
+    fn the_result_does_not_depend_on_the_number_of_threads() {
+        let one = sum(1).unwrap();
+        assert_eq!(one.1, (0..100).collect::<Vec<_>>());
+        for threads in [2, 3, 8, 200] {
+            assert_eq!(sum(threads).unwrap(), one, "{threads} threads");
+        }
+        assert_eq!(in_order(0..0, 4, Ok::<usize, ()>, 7, |sum, i| sum + i), Ok(7));
+    }
+
+    #[test]
+    fn the_first_error_in_order_wins_and_ends_the_work() {
+        for threads in [1, 2, 7] {
+            let started = AtomicUsize::new(0);
+            let map = |i: usize| {
+                started.fetch_add(1, Ordering::SeqCst);
+                // The second error comes first in time.
+                std::thread::sleep(Duration::from_millis(if i == 10 { 20 } else { 0 }));
+                if i == 10 || i == 11 { Err(i) } else { Ok(i) }
+            };
+            let mut folded = 0;
+            assert_eq!(in_order(0..1_000_000, threads, map, (), |(), _| folded += 1), Err(10));
+            assert_eq!(folded, 10);
+            assert!(started.load(Ordering::SeqCst) <= 11 + 2 * threads, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn no_more_items_are_taken_than_the_window_allows() {
+        for threads in [1, 4] {
+            let (taken, folded) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let items = (0..200).inspect(|_| {
+                let ahead = taken.fetch_add(1, Ordering::SeqCst) + 1 - folded.load(Ordering::SeqCst);
+                // One may have been taken out and be folding right now.
+                assert!(ahead <= 2 * threads + 1, "{ahead} items ahead");
+            });
+            let fold = |(), _| {
+                std::thread::sleep(Duration::from_micros(50));
+                folded.fetch_add(1, Ordering::SeqCst);
+            };
+            in_order(items, threads, Ok::<usize, ()>, (), fold).unwrap();
+            assert_eq!(folded.load(Ordering::SeqCst), 200);
+        }
+    }
+
+    #[test]
+    fn panics_end_the_work_and_go_on_in_the_caller() {
+        for (place, threads) in [("items", 1), ("map", 1), ("fold", 1), ("items", 3), ("map", 3), ("fold", 3)] {
+            let check = |at: &str, i: usize| assert!(place != at || i < 5, "{at}");
+            let items = (0..1000).inspect(|&i| check("items", i));
+            let map = |i: usize| {
+                check("map", i);
+                Ok::<usize, ()>(i)
+            };
+            let run = || in_order(items, threads, map, (), |(), i| check("fold", i));
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err(), "{place}, {threads}");
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 mod error;
 mod fold;
+#[cfg(feature = "ort")]
+mod ort;
 mod plan;
 mod select;
 #[cfg(feature = "tract")]
@@ -9,6 +11,8 @@ mod tract;
 
 pub use error::Error;
 pub use fold::{BATCH, fold};
+#[cfg(feature = "ort")]
+pub use ort::use_onnx_runtime;
 pub use plan::{OpProfile, PlanRunner, RawOutput};
 
 use crate::data::Batch;
@@ -62,6 +66,8 @@ fn single(graph: &Graph, backend: Backend) -> Result<Box<dyn Single>, Error> {
     match backend {
         #[cfg(feature = "tract")]
         Backend::Tract => tract::load(graph),
+        #[cfg(feature = "ort")]
+        Backend::Ort => ort::load(graph),
         #[allow(unreachable_patterns)]
         _ => Err(Error::NotBuilt(backend)),
     }

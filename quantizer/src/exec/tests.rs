@@ -155,6 +155,74 @@ mod with_tract {
     }
 }
 
+#[cfg(feature = "ort")]
+mod with_ort {
+    use super::*;
+
+    /// Whether ONNX Runtime is there; prints a notice if it is not.
+    fn available(test: &str) -> bool {
+        match use_onnx_runtime(None) {
+            Ok(()) => true,
+            Err(Error::Ort(equant_server::Error::NotFound { .. })) => {
+                eprintln!("{test}: skipped, ONNX Runtime was not found");
+                false
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[cfg(feature = "tract")]
+    #[test]
+    fn tract_and_onnx_runtime_agree_on_every_value_of_every_model() {
+        if !available("tract_and_onnx_runtime_agree") {
+            return;
+        }
+        for (name, data) in MODELS {
+            let graph = prepared(name);
+            let types = crate::graph::shape::infer(&graph, 1).unwrap();
+            let values: Vec<String> = graph.nodes.iter().flat_map(|node| node.outputs.clone()).collect();
+            let values: Vec<String> = values.into_iter().filter(|v| types[v].dtype == DataType::F32).collect();
+            let samples = Samples::open(&models().join(format!("data/{data}_test10k.npz")), &graph).unwrap();
+            let batch = samples.batches(64).unwrap().next().unwrap().unwrap();
+            let run = |backend| runner(&graph, &values, backend).unwrap().run(&batch).unwrap();
+            let (tract, ort) = (run(Backend::Tract), run(Backend::Ort));
+            for ((value, a), b) in values.iter().zip(&tract).zip(&ort) {
+                assert_eq!(a.len(), b.len(), "{name} {value}");
+                let largest = b.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+                let error = a.iter().zip(b).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+                assert!(error <= 1e-4 * largest, "{name} {value}: {error} of {largest}");
+            }
+        }
+    }
+
+    #[test]
+    fn quantized_graphs_run_and_integers_can_be_asked_for() {
+        if !available("quantized_graphs_run") {
+            return;
+        }
+        let nodes = vec![
+            Node::new("QuantizeLinear", "q", ["x", "s", "z"], ["i"]),
+            Node::new("DequantizeLinear", "dq", ["i", "s", "z"], ["y"]),
+        ];
+        let constants = [("s", Tensor::from_f32(&[], &[0.5])), ("z", Tensor::from_ints(DataType::I8, &[], &[-3]))];
+        let graph = graph(nodes, &constants, &[("x", &[4])], &["y"]);
+        let batch = Batch { first: 0, count: 1, inputs: vec![vec![0.25, 0.75, -100.0, 1.0]] };
+        let values = runner(&graph, &names(&["i", "y", "z"]), Backend::Ort).unwrap().run(&batch).unwrap();
+        // Half to even: 0.5 to 0, 1.5 to 2.
+        assert_eq!(values, [vec![-3.0, -1.0, -128.0, -1.0], vec![0.0, 1.0, -62.5, 1.0], vec![-3.0]]);
+    }
+
+    #[test]
+    fn refusals_name_the_node() {
+        if !available("refusals_name_the_node") {
+            return;
+        }
+        let graph = graph(vec![Node::new("Frobnicate", "odd", ["x"], ["y"])], &[], &[("x", &[2])], &["y"]);
+        let error = runner(&graph, &names(&["y"]), Backend::Ort).err().unwrap().to_string();
+        assert!(error.contains("Frobnicate"), "{error}");
+    }
+}
+
 mod plans {
     use equant_runtime::op::RequantizeParams;
     use equant_runtime::plan::{AlignedBytes, Builder, DType, LOGICAL_NCHW, Target, TensorRecord};

@@ -95,23 +95,12 @@ pub(super) fn fold<R: Send, A>(
         if left == 0 {
             break;
         }
-        let batch = head(batch?, left);
+        let batch = batch?.head(left);
         left -= batch.count;
         let values = runner.run(&batch)?;
         total = fold(total, map(&batch, values));
     }
     Ok(total)
-}
-
-/// The first samples of a batch.
-fn head(mut batch: Batch, count: usize) -> Batch {
-    if count < batch.count {
-        for input in &mut batch.inputs {
-            input.truncate(input.len() / batch.count * count);
-        }
-        batch.count = count;
-    }
-    batch
 }
 
 /// The elements of sample `i` of `count`.

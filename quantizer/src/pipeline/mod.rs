@@ -212,8 +212,10 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
         observe(graph, &calibration, request, advance).map_err(run_error)
     })?;
     let outcome = clock.step("quantize", 0, |_| {
-        quantize::quantize(graph, &statistics, &request.config)
-            .map_err(|source| Error::Quantize { file: file.clone(), source })
+        let mut outcome = quantize::quantize(graph, &statistics, &request.config)
+            .map_err(|source| Error::Quantize { file: file.clone(), source })?;
+        outcome.metadata.insert("equant.calibration_samples".into(), calibration.len().to_string());
+        Ok::<_, Error>(outcome)
     })?;
     let onnx = clock.step("export", 0, |_| Ok::<_, Error>(onnx::to_bytes(&qdq::export(graph, &outcome))))?;
     let label = format!("{}.int8.onnx", stem(&request.model));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use equant_runtime::op::{
     ConstRef, Conv2dParams, DepthwiseConv2dParams, FullyConnectedParams, LayerNormParams, LutParams, OpKind,
 };
-use equant_runtime::plan::{DType, OpView, Plan, TensorRecord};
+use equant_runtime::plan::{AlignedBytes, DType, OpView, Plan, TensorRecord};
 use serde::Serialize;
 
 use crate::compile::estimate;
@@ -82,34 +82,6 @@ pub struct PlanOperator {
     pub outputs: Vec<PlanTensor>,
 }
 
-/// A copy of bytes at an address that is a multiple of 16, as the runtime demands of images and arenas.
-#[derive(Debug)]
-pub struct AlignedImage {
-    buffer: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl AlignedImage {
-    /// Copies the bytes.
-    pub fn new(image: &[u8]) -> Self {
-        let mut buffer = vec![0u8; image.len() + 15];
-        let start = buffer.as_ptr().align_offset(16).min(15);
-        buffer[start..start + image.len()].copy_from_slice(image);
-        Self { buffer, start, len: image.len() }
-    }
-
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..self.start + self.len]
-    }
-
-    /// The bytes, to change.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.buffer[self.start..self.start + self.len]
-    }
-}
-
 impl MemoryReport {
     /// Reads an image.
     ///
@@ -117,8 +89,8 @@ impl MemoryReport {
     ///
     /// The runtime refuses the image.
     pub fn of(image: &[u8]) -> Result<Self, equant_runtime::Error> {
-        let image = AlignedImage::new(image);
-        let plan = Plan::<equant_runtime::operator::AllOperators>::parse(image.bytes())?;
+        let image = AlignedBytes::from(image);
+        let plan = Plan::<equant_runtime::operator::AllOperators>::parse(&image)?;
         let header = plan.header();
         let sections = sections(&plan);
         let live = live_bytes(&plan);

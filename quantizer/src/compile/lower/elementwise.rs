@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::constant::Constant;
 use super::pending::{Pending, Source};
-use super::table::Table;
+use super::table::{Table, single};
 use super::{Lowered, Lowering, Operand, Reason, Value, input, unsupported};
 use crate::compile::view::View;
 use crate::graph::{Node, eval};
@@ -40,7 +40,9 @@ impl<'g> Lowering<'g> {
                 if let Some(value) = self.with_constant(node, &a, constant)? {
                     return self.set(node.output(), value);
                 }
-                if let Some(table) = constant.scalar().and_then(|k| Some(Table::of(&a)?.map(|x| apply(op, x, k)))) {
+                if let Some(table) =
+                    constant.scalar().map(single).and_then(|k| Some(Table::of(&a)?.map(|x| apply(op, x, k))))
+                {
                     return self.set(node.output(), Value::Table(table));
                 }
                 let x = self.operand(a_name)?;
@@ -53,7 +55,9 @@ impl<'g> Lowering<'g> {
                         return self.set(node.output(), value);
                     }
                 }
-                if let Some(table) = constant.scalar().and_then(|k| Some(Table::of(&b)?.map(|x| apply(op, k, x)))) {
+                if let Some(table) =
+                    constant.scalar().map(single).and_then(|k| Some(Table::of(&b)?.map(|x| apply(op, k, x))))
+                {
                     return self.set(node.output(), Value::Table(table));
                 }
                 let x = self.operand(b_name)?;
@@ -169,6 +173,34 @@ impl<'g> Lowering<'g> {
         let constant = self.constant_operand(constant, &x)?;
         let view = x.view.clone();
         self.set_pending(node, Source::Times(x, constant), view)
+    }
+
+    /// A BatchNormalization that could not be folded: a factor and a shift for each channel.
+    pub(super) fn batch_norm(&mut self, node: &'g Node) -> Lowered<()> {
+        let x = self.operand(input(node, 0)?)?;
+        let shape = x.view.shape();
+        let channels = *shape.get(1).ok_or_else(|| Reason::Shape(format!("{shape:?} has no channels")))?;
+        let mut parameters = Vec::new();
+        for i in 1..5 {
+            let name = input(node, i)?;
+            let constant = self.constant(name)?;
+            if constant.real.len() != channels || constant.real.iter().any(|v| !v.is_finite()) {
+                return Err(Reason::Shape(format!("`{name}` of shape {:?} for {channels} channels", constant.shape)));
+            }
+            parameters.push(constant);
+        }
+        let epsilon = f64::from(node.float("epsilon", 1e-5));
+        let at = |i: usize, channel: usize| parameters[i].real[channel];
+        let factors: Vec<f64> = (0..channels).map(|c| at(0, c) / (at(3, c) + epsilon).sqrt()).collect();
+        let shifts = (0..channels).map(|c| at(1, c) - at(2, c) * factors[c]).collect();
+        let mut dims = vec![1; shape.len()];
+        dims[1] = channels;
+        let constant = |real: Vec<f64>| Constant { shape: dims.clone(), real, quantized: None };
+        let (factors, shifts) = (constant(factors), constant(shifts));
+        let factors = self.constant_operand(&factors, &x)?;
+        let scaled = Pending::new(Source::Times(x.clone(), factors), x.view.clone(), node);
+        let scaled = self.emit(&scaled, None)?;
+        self.sum_with_constant(node, scaled, &shifts)
     }
 
     /// An operand seen with the rank that a constant of this shape brings.

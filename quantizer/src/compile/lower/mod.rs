@@ -219,6 +219,7 @@ impl<'g> Lowering<'g> {
             "Gemm" => self.gemm(node),
             "MatMul" => self.matmul(node),
             "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" => self.binary(node),
+            "BatchNormalization" => self.batch_norm(node),
             "Relu" | "Clip" => self.clamp(node),
             "Softmax" => self.softmax(node),
             "LayerNormalization" => self.layer_norm(node),

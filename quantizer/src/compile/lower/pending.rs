@@ -8,6 +8,7 @@ use super::linear::Linear;
 use super::matmul::Product;
 use super::norm::Norm;
 use super::pool::Mean;
+use super::table::Table;
 use super::{Lowered, Lowering, Operand, QParams, Reason, multiplier};
 use crate::compile::view::View;
 
@@ -226,9 +227,12 @@ impl Lowering<'_> {
         Ok(y)
     }
 
-    /// QuantizeLinear of an operand.
+    /// QuantizeLinear of an operand: exact for 8 bits, through a table.
     pub(super) fn requantized(&mut self, x: &Operand, q: QParams, node: &crate::graph::Node) -> Lowered<Operand> {
-        self.emit(&Pending::new(Source::Same(x.clone()), x.view.clone(), node), Some(q))
+        match Table::identity(x) {
+            Some(table) => self.emit_table(&table, Some(q), &node.name),
+            None => self.emit(&Pending::new(Source::Same(x.clone()), x.view.clone(), node), Some(q)),
+        }
     }
 }
 

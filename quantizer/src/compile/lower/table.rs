@@ -1,4 +1,7 @@
 //! Functions of one 8-bit value, as tables of their 256 real values.
+//!
+//! Each operator is computed in f64 and rounded to f32, the type of the model's own values, so that values that
+//! lie half-way between two quantized ones are rounded as the model says.
 
 use std::rc::Rc;
 
@@ -21,7 +24,7 @@ pub(super) struct Table {
 impl Table {
     /// The identity over an 8-bit operand.
     pub(super) fn identity(operand: &Operand) -> Option<Self> {
-        let values = (-128..128).map(|q| operand.real(q)).collect();
+        let values = (-128..128).map(|q| single(operand.real(q))).collect();
         (operand.dtype == DType::I8).then(|| Self { operand: operand.clone(), values: Rc::new(values) })
     }
 
@@ -36,14 +39,14 @@ impl Table {
 
     /// `f` after this function.
     pub(super) fn map(&self, f: impl Fn(f64) -> f64) -> Self {
-        let values = self.values.iter().map(|&x| f(x)).collect();
+        let values = self.values.iter().map(|&x| single(f(x))).collect();
         Self { operand: self.operand.clone(), values: Rc::new(values) }
     }
 
     /// `f` of this function and another one of the same operand.
     pub(super) fn zip(&self, other: &Self, f: impl Fn(f64, f64) -> f64) -> Option<Self> {
         let same = self.operand.storage == other.operand.storage && self.operand.view == other.operand.view;
-        let values = self.values.iter().zip(other.values.iter()).map(|(&a, &b)| f(a, b)).collect();
+        let values = self.values.iter().zip(other.values.iter()).map(|(&a, &b)| single(f(a, b))).collect();
         same.then(|| Self { operand: self.operand.clone(), values: Rc::new(values) })
     }
 
@@ -67,6 +70,11 @@ impl Table {
         let (low, high) = self.reachable().fold((0.0f64, 0.0f64), |(low, high), (_, v)| (low.min(v), high.max(v)));
         QParams::sixteen(low, high)
     }
+}
+
+/// Rounded to f32.
+pub(super) fn single(x: f64) -> f64 {
+    f64::from(x as f32)
 }
 
 impl<'g> Lowering<'g> {
