@@ -180,7 +180,7 @@ mod tests {
     fn sum(threads: usize) -> Result<(f32, Vec<usize>), usize> {
         let map = |i: usize| {
             // Later items are done first.
-            std::thread::sleep(Duration::from_micros(if i % 3 == 0 { 300 } else { 0 }));
+            std::thread::sleep(Duration::from_micros(if i.is_multiple_of(3) { 300 } else { 0 }));
             Ok((i, 1.0 / (i + 1) as f32))
         };
         in_order(0..100, threads, map, (0.0, Vec::new()), |(sum, mut order), (i, value)| {
