@@ -232,11 +232,10 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
     let simulation = quantized_runner(&quantized, &outputs, request.backend).map_err(run_error)?;
     let plan = exec::plan_runner(&compiled.image).map_err(run_error)?;
     let models = verify::Models { float: &*float, simulation: &*simulation, plan: &*plan };
-    let steps: Vec<f32> = memory.outputs.iter().map(|output| output.scale).collect();
 
     let (checked, verification) = clock.step("verify", CHECKED.min(calibration.len()), |advance| {
         let run = Run { metric: unlabelled(graph), threads: request.threads, limit: CHECKED };
-        verify::verify(&models, &steps, &calibration, run, advance).map_err(run_error)
+        verify::verify(&models, &calibration, run, advance).map_err(run_error)
     })?;
     if let Some(reason) = verify::contradiction(&verification, &checked) {
         return Err(Error::Verification { file, reason });
@@ -252,7 +251,7 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
     let tested = match test.as_ref().zip(test_metric) {
         Some((samples, metric)) => Some(clock.step("test", samples.len(), |advance| {
             let run = Run { metric, threads: request.threads, limit: usize::MAX };
-            verify::scores(&models, &steps, samples, run, advance).map_err(run_error)
+            verify::scores(&models, samples, run, advance).map_err(run_error)
         })?),
         None => None,
     };
