@@ -50,10 +50,10 @@ impl<'g> Lowering<'g> {
             }
             (Value::Const(constant), _) => {
                 // Add and Mul do not mind the order.
-                if matches!(op, "Add" | "Mul") {
-                    if let Some(value) = self.with_constant(node, &b, constant)? {
-                        return self.set(node.output(), value);
-                    }
+                if matches!(op, "Add" | "Mul")
+                    && let Some(value) = self.with_constant(node, &b, constant)?
+                {
+                    return self.set(node.output(), value);
                 }
                 if let Some(table) =
                     constant.scalar().map(single).and_then(|k| Some(Table::of(&b)?.map(|x| apply(op, k, x))))

@@ -16,7 +16,7 @@ mod shape;
 mod table;
 mod wide;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use equant_runtime::plan::DType;
@@ -135,15 +135,33 @@ pub(super) fn lower(graph: &Graph, keep: &[String]) -> Result<Program, Error> {
         values: HashMap::new(),
         consumers: graph.consumers(),
         outputs: graph.outputs.iter().map(|output| output.name.as_str()).collect(),
+        inputs: BTreeMap::new(),
         quantized: HashMap::new(),
         issues: Vec::new(),
         blame: None,
     };
-    lowering.inputs()?;
+    lowering.declare_inputs()?;
+    check_order(graph)?;
     for node in &graph.nodes {
         lowering.visit(node);
     }
     lowering.finish(keep)
+}
+
+/// Refuses nodes that read what nothing before them makes.
+fn check_order(graph: &Graph) -> Result<(), Error> {
+    let mut known: BTreeSet<&str> = graph.inputs.iter().map(|input| input.name.as_str()).collect();
+    known.extend(graph.initializers.keys().map(String::as_str));
+    for node in &graph.nodes {
+        if let Some(name) = node.inputs.iter().find(|name| !name.is_empty() && !known.contains(name.as_str())) {
+            return Err(Error::Prepare(format!("node `{}` reads `{name}`, which no node before it makes", node.name)));
+        }
+        known.extend(node.outputs.iter().map(String::as_str));
+    }
+    match graph.outputs.iter().find(|output| !known.contains(output.name.as_str())) {
+        None => Ok(()),
+        Some(output) => Err(Error::Output { name: output.name.clone(), reason: "no node makes it".into() }),
+    }
 }
 
 /// The state of lowering.
@@ -153,6 +171,8 @@ struct Lowering<'g> {
     values: HashMap<String, Value>,
     consumers: HashMap<&'g str, Vec<usize>>,
     outputs: BTreeSet<&'g str>,
+    /// Records of the graph's inputs by position; one that nothing reads has none.
+    inputs: BTreeMap<usize, usize>,
     /// Results of QuantizeLinear by value and parameters.
     quantized: HashMap<(String, (bool, u32, i32)), Operand>,
     issues: Vec<Issue>,
@@ -162,7 +182,7 @@ struct Lowering<'g> {
 
 impl<'g> Lowering<'g> {
     /// Declares the graph's inputs, batch 1.
-    fn inputs(&mut self) -> Result<(), Error> {
+    fn declare_inputs(&mut self) -> Result<(), Error> {
         for input in &self.graph.inputs {
             let refuse = |reason: &str| {
                 Error::Nodes(vec![Issue {
@@ -376,7 +396,7 @@ impl<'g> Lowering<'g> {
                         "a graph input can be quantized in one way only; use one QuantizeLinear for all its uses",
                     );
                 }
-                self.input_operand(&shape, q)?
+                self.input_operand(name, &shape, q)?
             }
             Value::Operand(operand) => self.requantized(&operand, q, node)?,
             Value::Table(table) => self.emit_table(&table, Some(q), &node.name)?,
@@ -405,7 +425,7 @@ impl<'g> Lowering<'g> {
                 self.set(node.output(), Value::Const(Rc::new(dequantized)))
             }
             Value::Input { shape, dtype } if !dtype.is_float() => {
-                let operand = self.input_operand(&shape, self.node_qparams(node)?)?;
+                let operand = self.input_operand(name, &shape, self.node_qparams(node)?)?;
                 self.values.insert(name.to_owned(), Value::Operand(operand.clone()));
                 self.set(node.output(), Value::Operand(operand))
             }
@@ -429,12 +449,13 @@ impl<'g> Lowering<'g> {
     }
 
     /// A graph input as a tensor of the plan, channels last.
-    fn input_operand(&mut self, shape: &[usize], q: QParams) -> Lowered<Operand> {
+    fn input_operand(&mut self, name: &str, shape: &[usize], q: QParams) -> Lowered<Operand> {
         // Only images have channels; other tensors lie as the model has them.
         let view = if shape.len() == 4 { View::channels_last(shape) } else { View::row_major(shape) };
         let operand = self.fresh(view, q, q.dtype.range());
         let record = self.default_record(&operand);
-        self.program.inputs.push(record);
+        let position = self.graph.inputs.iter().position(|input| input.name == name).unwrap_or(0);
+        self.inputs.insert(position, record);
         Ok(operand)
     }
 
@@ -495,6 +516,7 @@ impl<'g> Lowering<'g> {
 
     /// Brings the graph's outputs into their declared order.
     fn finish(mut self, keep: &[String]) -> Result<Program, Error> {
+        self.program.inputs = self.inputs.values().copied().collect();
         for output in &self.graph.outputs {
             if matches!(self.values.get(&output.name), Some(Value::Failed)) {
                 continue;

@@ -240,7 +240,8 @@ impl Lowering<'_> {
 fn sum_factors(ratios: [f64; 2]) -> Lowered<(i32, i32, u32)> {
     let larger = ratios[0].max(ratios[1]);
     let refuse = Reason::Multiplier { value: larger };
-    if !(larger.is_finite() && larger > 0.0 && larger < f64::from(1u32 << 29)) {
+    let sound = ratios.iter().all(|ratio| ratio.is_finite() && *ratio >= 0.0);
+    if !sound || larger <= 0.0 || larger >= f64::from(1u32 << 29) {
         return Err(refuse);
     }
     let mut shift = (29 - larger.log2().floor() as i64).clamp(1, 62) as i32;
