@@ -33,13 +33,8 @@ pub(super) fn mat_mul(record: &Record<'_>) -> Vec<i32> {
     };
     let len = y.elements().expect("a length") as usize;
     let mut out = vec![0; len];
-    let held = &record.arena[y.offset as usize..];
-    for (slot, bytes) in out.iter_mut().zip(held.chunks_exact(y.dtype.size())) {
-        *slot = match *bytes {
-            [low, high] => i32::from(i16::from_le_bytes([low, high])),
-            [byte] => i32::from(byte as i8),
-            _ => unreachable!("elements have one or two bytes"),
-        };
+    for (slot, &byte) in out.iter_mut().zip(&record.arena[y.offset as usize..]) {
+        *slot = i32::from(byte as i8);
     }
     let scale = multiplier(p.mantissa, p.shift);
     for b0 in 0..p.batch[0] {
