@@ -1,6 +1,6 @@
 //! The typed set of operators an application links.
 //!
-//! Only the kernels named in [`operator_set!`] end up in the binary; a plan that needs another one
+//! Only the kernels named in [`operator_set!`](crate::operator_set) end up in the binary; a plan that needs another one
 //! is refused by [`crate::Plan::parse`] with [`Reason::OperatorNotRegistered`].
 
 use crate::error::Reason;
@@ -27,7 +27,7 @@ pub trait Operator {
     fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason>;
 }
 
-/// A set of operators, made by [`operator_set!`].
+/// A set of operators, made by [`operator_set!`](crate::operator_set).
 pub trait OperatorSet {
     /// Checks a record with the operator of its kind.
     ///

@@ -136,3 +136,6 @@ pub fn quantize_i16(x: f32, scale: f32, zero_point: i32) -> i16 {
 pub fn dequantize(q: i32, scale: f32, zero_point: i32) -> f32 {
     q.wrapping_sub(zero_point) as f32 * scale
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,24 +1,53 @@
-//! The format: what the builder writes, parsing reads; and every refusal has its reason.
+//! The format: what the builder writes, parsing reads; every refusal has its reason.
 
-use equant_runtime::op::RequantizeParams;
-use equant_runtime::plan::{AlignedBytes, Builder, DType, Plan, Target, TensorRecord};
-use equant_runtime::{Error, Session};
+use equant_runtime::op::{AddParams, LutParams, RequantizeParams};
+use equant_runtime::operator::{AllOperators, OperatorSet};
+use equant_runtime::plan::{
+    AlignedBytes, BuildError, Builder, CONST_TENSOR, DType, HEADER_LEN, LOGICAL_NCHW, OpRecord, Plan, Target,
+    TensorRecord, arena_len, checksum, image_checksum,
+};
+use equant_runtime::{Error, Reason, Session};
 
-fn tensor(dims: [u32; 4], offset: u32) -> TensorRecord {
-    TensorRecord { dtype: DType::I8, rank: 4, flags: 0, dims, scale: 0.5, zero_point: 0, offset }
+/// A row of three i8.
+fn tensor(offset: u32) -> TensorRecord {
+    TensorRecord { dtype: DType::I8, rank: 4, flags: 0, dims: [1, 1, 1, 3], scale: 0.5, zero_point: 0, offset }
 }
 
-/// Doubles every element.
-fn doubling() -> AlignedBytes {
+/// Doubles every element: 2^30 / 2^31 · 2^2.
+const DOUBLE: RequantizeParams = RequantizeParams { mantissa: 1 << 30, shift: -2, clamp: [-128, 127] };
+
+/// A plan with this input, output and parameters.
+fn plan_of(x: TensorRecord, y: TensorRecord, params: RequantizeParams) -> AlignedBytes {
     let mut builder = Builder::new(Target::Portable);
-    let x = builder.tensor(tensor([1, 1, 1, 3], 0)).unwrap();
-    let y = builder.tensor(tensor([1, 1, 1, 3], 4)).unwrap();
-    let params = RequantizeParams { mantissa: 1 << 30, shift: -2, clamp: [-128, 127] };
+    builder.constant(&[1, 2, 3, 4]).unwrap();
+    let (x, y) = (builder.tensor(x).unwrap(), builder.tensor(y).unwrap());
     builder.op(&params, &[x], &[y], 3, Some("double")).unwrap();
-    builder.input(x);
+    builder.input(0);
     builder.output(y);
-    builder.memory(8, 0);
+    builder.memory(8, 16);
     AlignedBytes::from(&builder.finish().unwrap()[..])
+}
+
+fn doubling() -> AlignedBytes {
+    plan_of(tensor(0), tensor(4), DOUBLE)
+}
+
+fn refusal(image: &[u8]) -> Error {
+    Plan::<'_, AllOperators>::parse(image).unwrap_err()
+}
+
+/// The refusal of [`doubling`] with bytes put at `at`, its checksum made right.
+fn refusal_with(at: usize, bytes: &[u8]) -> Error {
+    let mut image = doubling();
+    image[at..at + bytes.len()].copy_from_slice(bytes);
+    let checksum = image_checksum(&image);
+    image[12..16].copy_from_slice(&checksum.to_le_bytes());
+    refusal(&image)
+}
+
+/// Offset of the operator records of [`doubling`].
+fn ops_offset() -> usize {
+    Plan::<'_, AllOperators>::parse(&doubling()).unwrap().header().ops_offset as usize
 }
 
 #[test]
@@ -27,11 +56,189 @@ fn a_built_plan_parses_and_runs() -> Result<(), Error> {
     let plan: Plan<'_> = Plan::parse(&image)?;
     let op = plan.ops().next().unwrap();
     assert_eq!(plan.op_name(&op), Some("double"));
-    assert_eq!((op.macs, op.input(0), op.output(0)), (3, Some(0), Some(1)));
+    assert_eq!((op.macs, op.input(0), op.output(0), op.input(1)), (3, Some(0), Some(1), None));
+    assert_eq!((plan.arena_len(), arena_len(&image)), (32, 32));
+    assert_eq!(plan.consts(), [1, 2, 3, 4]);
     let mut arena = AlignedBytes::zeroed(plan.arena_len());
     let mut session = Session::new(plan, &mut arena)?;
     session.input_mut(0)?.copy_from_slice(&[1, 100, 0xFF]);
     session.run()?;
     assert_eq!(session.output(0)?, [2, 127, 0xFE]);
     Ok(())
+}
+
+#[test]
+fn checksum_is_crc32() {
+    assert_eq!(checksum(b"123456789"), 0xCBF4_3926);
+    assert_eq!(image_checksum(b"12345678"), checksum(b"12345678"));
+    assert_eq!(image_checksum(b"123456789012????3456"), checksum(b"1234567890123456"));
+}
+
+#[test]
+fn headers_are_checked() {
+    let image = doubling();
+    assert_eq!(refusal(&image[..HEADER_LEN - 1]).reason, Reason::Truncated);
+    assert_eq!(refusal(&image[..image.len() - 1]).reason, Reason::Truncated);
+    assert_eq!(refusal_with(0, b"ONNX").reason, Reason::NotAPlan);
+    assert_eq!(refusal_with(4, &[2, 0]).reason, Reason::Version);
+    assert_eq!(refusal_with(6, &[9, 9]).reason, Reason::Target);
+    assert_eq!(refusal_with(8, &[63, 0, 0, 0]).reason, Reason::Truncated);
+    assert_eq!(refusal_with(52, &[0xFF; 4]).reason, Reason::ArenaTooLarge);
+    assert_eq!(refusal_with(52, &[0; 4]), Error::at(Reason::TensorBounds, 0));
+    for at in [20, 60, image.len() - 1] {
+        let mut image = doubling();
+        image[at] ^= 1;
+        assert_eq!(refusal(&image).reason, Reason::Checksum, "byte {at}");
+    }
+    let mut shifted = AlignedBytes::zeroed(image.len() + 4);
+    shifted[4..].copy_from_slice(&image);
+    assert_eq!(refusal(&shifted[4..]).reason, Reason::Alignment);
+    assert_eq!(arena_len(&image[..60]), 0);
+}
+
+#[test]
+fn sections_are_checked() {
+    assert_eq!(refusal_with(24, &[8, 0, 0, 0]).reason, Reason::Alignment);
+    assert_eq!(refusal_with(24, &[64, 0, 0, 0]).reason, Reason::Sections, "over the lists of inputs and outputs");
+    assert_eq!(refusal_with(28, &[80, 0, 0, 0]).reason, Reason::Sections, "over the tensors");
+    assert_eq!(refusal_with(40, &[0xFF, 0xFF, 0, 0]).reason, Reason::Truncated);
+}
+
+#[test]
+fn tensors_are_checked() {
+    let bad = |change: fn(&mut TensorRecord)| {
+        let mut record = tensor(4);
+        change(&mut record);
+        refusal(&plan_of(tensor(0), record, DOUBLE))
+    };
+    let malformed = Error::at(Reason::Tensor, 1);
+    assert_eq!(bad(|t| t.scale = 0.0), malformed);
+    assert_eq!(bad(|t| t.scale = f32::NAN), malformed);
+    assert_eq!(bad(|t| t.zero_point = 128), malformed);
+    assert_eq!(bad(|t| t.dims[1] = 0), malformed);
+    assert_eq!(bad(|t| t.dims = [u32::MAX; 4]), malformed);
+    assert_eq!(bad(|t| t.rank = 3), malformed, "an axis beyond the rank");
+    assert_eq!(bad(|t| t.rank = 5), malformed);
+    assert_eq!(bad(|t| t.flags = 128), malformed);
+    assert_eq!(bad(|t| (t.flags, t.rank, t.dims) = (LOGICAL_NCHW, 1, [3, 1, 1, 1])), malformed);
+    assert_eq!(bad(|t| t.offset = 8), Error::at(Reason::TensorBounds, 1));
+    assert_eq!(bad(|t| t.offset = u32::MAX), Error::at(Reason::TensorBounds, 1));
+    assert_eq!(bad(|t| t.offset = 1), Error::at(Reason::Alignment, 1));
+    assert_eq!(refusal_with(64, &[9, 0]), Error::at(Reason::Tensor, 9), "an input that does not exist");
+    assert_eq!(refusal_with(80, &[7]), Error::at(Reason::Tensor, 0), "a dtype that does not exist");
+    let constant = TensorRecord { flags: CONST_TENSOR, ..tensor(0) };
+    assert_eq!(refusal(&plan_of(constant, tensor(4), DOUBLE)).reason, Reason::Tensor, "a constant as model input");
+}
+
+#[test]
+fn operators_are_checked() {
+    let ops = ops_offset();
+    let malformed = Error::at(Reason::Operator, 0);
+    assert_eq!(refusal_with(ops, &[99, 0]), malformed, "kind");
+    assert_eq!(refusal_with(ops + 2, &[2]), malformed, "a list of tensors that is too long");
+    assert_eq!(refusal_with(ops + 4, &[3, 0]), malformed, "too few words");
+    assert_eq!(refusal_with(ops + 4, &[200, 0]), malformed, "too many words");
+    assert_eq!(refusal_with(ops + 8, &[200, 0, 0, 0]), malformed, "name");
+    assert_eq!(refusal_with(ops + OpRecord::LEN, &[5, 0]), malformed, "tensor");
+    assert_eq!(refusal_with(22, &[0, 0]), malformed, "records beyond the count");
+    let with = |params| refusal(&plan_of(tensor(0), tensor(4), params));
+    let range = Error::at(Reason::OperatorRange, 0);
+    assert_eq!(with(RequantizeParams { shift: 32, ..DOUBLE }), range);
+    assert_eq!(with(RequantizeParams { shift: 256, ..DOUBLE }), range);
+    assert_eq!(with(RequantizeParams { mantissa: 1, ..DOUBLE }), range);
+    assert_eq!(with(RequantizeParams { clamp: [1, 0], ..DOUBLE }), range);
+    assert_eq!(with(RequantizeParams { clamp: [0, 128], ..DOUBLE }), range);
+    let other = TensorRecord { dims: [1, 1, 1, 2], ..tensor(4) };
+    assert_eq!(refusal(&plan_of(tensor(0), other, DOUBLE)), Error::at(Reason::OperatorShape, 0));
+    let wide = TensorRecord { dtype: DType::I16, ..tensor(0) };
+    assert_eq!(refusal(&plan_of(tensor(0), wide, DOUBLE)), Error::at(Reason::Overlap, 0));
+}
+
+#[test]
+fn constants_are_checked() {
+    let mut builder = Builder::new(Target::Portable);
+    let table = builder.constant(&[0; 255]).unwrap();
+    let (x, y) = (builder.tensor(tensor(0)).unwrap(), builder.tensor(tensor(4)).unwrap());
+    builder.op(&LutParams { table }, &[x], &[y], 0, None).unwrap();
+    builder.memory(8, 0);
+    let image = AlignedBytes::from(&builder.finish().unwrap()[..]);
+    assert_eq!(refusal(&image), Error::at(Reason::OperatorConstant, 0));
+}
+
+equant_runtime::operator_set! {
+    /// Lacks what [`doubling`] needs.
+    struct Few { Add, Mul }
+}
+
+#[test]
+fn unregistered_operators_are_refused() {
+    let image = doubling();
+    let error = Plan::<'_, Few>::parse(&image).unwrap_err();
+    assert_eq!(error, Error::at(Reason::OperatorNotRegistered, 0));
+    let plan: Plan<'_> = Plan::parse(&image).unwrap();
+    let op = plan.ops().next().unwrap();
+    assert_eq!(Few::run(&op, &plan, &mut []), Err(Reason::OperatorNotRegistered));
+}
+
+#[test]
+fn sessions_check_their_memory() -> Result<(), Error> {
+    let image = doubling();
+    let plan: Plan<'_> = Plan::parse(&image)?;
+    let mut arena = AlignedBytes::zeroed(plan.arena_len() + 16);
+    let refused = |result: Result<Session<'_, '_>, Error>| result.unwrap_err().reason;
+    let short = plan.arena_len() - 1;
+    assert_eq!(refused(Session::new(plan, &mut arena[..short])), Reason::ArenaTooSmall);
+    assert_eq!(refused(Session::new(plan, &mut arena[1..])), Reason::ArenaAlignment);
+    let mut session = Session::new(plan, &mut arena)?;
+    assert_eq!(session.input_mut(1).unwrap_err().reason, Reason::NoSuchTensor);
+    assert_eq!(session.output(1).unwrap_err().reason, Reason::NoSuchTensor);
+    assert_eq!(session.quantize_input(1, &[]).unwrap_err().reason, Reason::NoSuchTensor);
+    assert_eq!(session.quantize_input(0, &[0.0; 2]).unwrap_err().reason, Reason::BufferMismatch);
+    assert_eq!(session.dequantize_output(0, &mut [0.0; 4]).unwrap_err().reason, Reason::BufferMismatch);
+    assert_eq!(session.dequantize_output(1, &mut []).unwrap_err().reason, Reason::NoSuchTensor);
+    Ok(())
+}
+
+#[test]
+fn sessions_quantize_and_dequantize() -> Result<(), Error> {
+    // Integers are doubled, so real values are doubled too: both scales are 0.5.
+    let image = doubling();
+    let mut arena = AlignedBytes::zeroed(arena_len(&image));
+    let mut session: Session<'_, '_> = Session::new(Plan::parse(&image)?, &mut arena)?;
+    session.quantize_input(0, &[0.25, -1.5, 1e9])?;
+    session.run()?;
+    let mut y = [0.0; 3];
+    session.dequantize_output(0, &mut y)?;
+    assert_eq!(y, [0.0, -3.0, 63.5], "0.25 is half a step: rounded to even");
+
+    let wide = |offset| TensorRecord { dtype: DType::I16, zero_point: 1000, ..tensor(offset) };
+    let mut builder = Builder::new(Target::Portable);
+    let (a, y_index) = (builder.tensor(wide(0)).unwrap(), builder.tensor(wide(8)).unwrap());
+    let params = AddParams { a_factor: 1 << 30, b_factor: 1 << 30, shift: 30, clamp: [-32768, 32767] };
+    builder.op(&params, &[a, a], &[y_index], 0, None).unwrap();
+    builder.input(a);
+    builder.output(y_index);
+    builder.memory(16, 0);
+    let image = AlignedBytes::from(&builder.finish().unwrap()[..]);
+    let mut arena = AlignedBytes::zeroed(arena_len(&image));
+    let mut session: Session<'_, '_> = Session::new(Plan::parse(&image)?, &mut arena)?;
+    session.quantize_input(0, &[0.5, -700.0, 100.25])?;
+    session.run()?;
+    session.dequantize_output(0, &mut y)?;
+    assert_eq!(y, [1.0, -1400.0, 200.0]);
+    Ok(())
+}
+
+#[test]
+fn builders_refuse_what_the_format_cannot_hold() {
+    let mut builder = Builder::new(Target::Portable);
+    assert_eq!(builder.op(&DOUBLE, &[0; 256], &[0], 0, None), Err(BuildError::TooManyOperands));
+    let long = "x".repeat(65536);
+    assert_eq!(builder.op(&DOUBLE, &[0], &[0], 0, Some(&long)), Err(BuildError::NameTooLong));
+    for _ in 0..65535 {
+        builder.tensor(tensor(0)).unwrap();
+    }
+    assert_eq!(builder.tensor(tensor(0)), Err(BuildError::TooManyRecords));
+    (0..65536).for_each(|_| builder.input(0));
+    assert_eq!(builder.finish(), Err(BuildError::TooManyRecords));
 }

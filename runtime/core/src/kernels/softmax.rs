@@ -14,7 +14,7 @@ use crate::quant::Multiplier;
 /// `e[c] = 2^-((max x − x[c]) · scale_x · log2(e))`.
 ///
 /// `x` is i8 or i16 with up to 2^23 elements in its last axis, `y` i8 of the same elements; in place for i8.
-/// `e` has 31 significant bits ([`fixed::exp2_neg`](self)), the sum 40 fraction bits, and one division per row
+/// `e` has 31 significant bits (`fixed::exp2_neg`), the sum 40 fraction bits, and one division per row
 /// gives the factor of its elements, so that each is rounded once. Every factor is within `2^-25` of its real
 /// value for `e ≥ 2^-32`, so the error against the f64 definition is at most `1/2 + |y − zero_point_y| / 2^22`
 /// steps: 0.5001 for any scale. (Smaller `e` have a relative error of `2^-24`; those below 2^-64 count as 0.)

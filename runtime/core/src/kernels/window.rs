@@ -85,7 +85,8 @@ impl Axis {
         let first = self.steps(missing);
         let start = origin.wrapping_add(first.wrapping_mul(dilation)).wrapping_sub(missing);
         let end = self.steps(self.input.wrapping_add(self.before).saturating_sub(position)).min(self.kernel);
-        Taps { first: first.min(end), end, start }
+        // A window that lies in the padding altogether begins nowhere: 0 is inside.
+        if first < end { Taps { first, end, start } } else { Taps { first: end, end, start: 0 } }
     }
 
     /// `distance / dilation`, rounded up.

@@ -1,0 +1,70 @@
+//! Every set of kernels gives the bits of the reference, for awkward shapes and extreme quantization.
+//!
+//! A set is named once, in `conformance!`; a new one (for another instruction set) takes one more line.
+
+mod support;
+
+use equant_runtime::op::OpKind;
+use equant_runtime::operator::{AllOperators, OperatorSet};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+/// Cases per operator kind.
+const CASES: u32 = 400;
+
+/// Compares the whole arena, so that a stray write is an error too.
+fn conforms<O: OperatorSet>(kind: OpKind) {
+    let mut runner = TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() });
+    let draws = (any::<u64>(), prop::collection::vec(any::<u32>(), 64));
+    let result = runner.run(&draws, |(seed, choices)| {
+        let case = support::case(kind, &mut support::Draws::new(seed, choices));
+        let arena = case.run::<O>().map_err(|error| TestCaseError::fail(format!("{error}")))?;
+        let expected = case.expected();
+        prop_assert_eq!(case.output(&arena), case.output(&expected), "output");
+        prop_assert_eq!(&arena[..], &expected[..], "rest of the arena");
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{}: {error}", kind.name());
+    }
+}
+
+macro_rules! conformance {
+    ($module:ident, $operators:ty: $($test:ident $kind:ident,)*) => {
+        mod $module {
+            use super::*;
+
+            $(#[test]
+            fn $test() {
+                conforms::<$operators>(OpKind::$kind);
+            })*
+
+            #[test]
+            fn every_kind_has_its_test() {
+                assert_eq!([$(OpKind::$kind),*], OpKind::ALL);
+            }
+        }
+    };
+    ($module:ident, $operators:ty) => {
+        conformance! {
+            $module, $operators:
+            conv2d Conv2d,
+            depthwise_conv2d DepthwiseConv2d,
+            fully_connected FullyConnected,
+            mat_mul MatMul,
+            add Add,
+            mul Mul,
+            lut Lut,
+            softmax Softmax,
+            layer_norm LayerNorm,
+            avg_pool2d AvgPool2d,
+            max_pool2d MaxPool2d,
+            transpose Transpose,
+            concat Concat,
+            pad Pad,
+            requantize Requantize,
+        }
+    };
+}
+
+conformance!(portable, AllOperators);

@@ -1,0 +1,65 @@
+//! Cases of the operators that only move elements.
+
+use equant_runtime::op::{ConcatParams, OpKind, PadParams, TransposeParams};
+
+use super::{Case, Draws, Spec};
+
+fn shape(draws: &mut Draws) -> Vec<u32> {
+    let rank = draws.range(1, 4);
+    (0..rank).map(|_| draws.range(1, 6)).collect()
+}
+
+/// A shape behind leading ones.
+fn leading_ones(shape: &[u32]) -> [u32; 4] {
+    let mut dims = [1; 4];
+    dims[4 - shape.len()..].copy_from_slice(shape);
+    dims
+}
+
+pub(crate) fn transpose(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::Transpose);
+    let shape = shape(draws);
+    let first = 4 - shape.len();
+    let mut perm = [0, 1, 2, 3];
+    for i in (first + 1..4).rev() {
+        perm.swap(i, draws.range(first as u32, i as u32) as usize);
+    }
+    let dtype = draws.dtype();
+    let zero_point = draws.zero_point(dtype);
+    case.random_input(&Spec::new(dtype, &shape, zero_point), draws);
+    let dims = leading_ones(&shape);
+    let permuted: Vec<u32> = perm[first..].iter().map(|&axis| dims[axis as usize]).collect();
+    case.finish(&TransposeParams { perm }, &Spec::new(dtype, &permuted, zero_point))
+}
+
+pub(crate) fn concat(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::Concat);
+    let mut shape = shape(draws);
+    let axis = draws.range(0, shape.len() as u32 - 1);
+    let dtype = draws.dtype();
+    let zero_point = draws.zero_point(dtype);
+    let mut total = 0;
+    for _ in 0..draws.range(1, 4) {
+        shape[axis as usize] = draws.range(1, 6);
+        total += shape[axis as usize];
+        case.random_input(&Spec::new(dtype, &shape, zero_point), draws);
+    }
+    shape[axis as usize] = total;
+    case.finish(&ConcatParams { axis }, &Spec::new(dtype, &shape, zero_point))
+}
+
+pub(crate) fn pad(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::Pad);
+    let mut shape = shape(draws);
+    let dtype = draws.dtype();
+    let zero_point = draws.zero_point(dtype);
+    case.random_input(&Spec::new(dtype, &shape, zero_point), draws);
+    let first = 4 - shape.len();
+    let (mut before, mut after) = ([0; 4], [0; 4]);
+    for (axis, dim) in (first..4).zip(&mut shape) {
+        (before[axis], after[axis]) = (draws.range(0, 3), draws.range(0, 3));
+        *dim += before[axis] + after[axis];
+    }
+    let value = i32::from(draws.zero_point(dtype));
+    case.finish(&PadParams { before, after, value }, &Spec::new(dtype, &shape, zero_point))
+}

@@ -1,0 +1,170 @@
+//! Cases of matrix products, element-wise operators and normalizations.
+
+use equant_runtime::op::{
+    AddParams, FullyConnectedParams, LayerNormParams, LutParams, MatMulParams, MulParams, OpKind, Params,
+    RequantizeParams, SoftmaxParams,
+};
+use equant_runtime::plan::DType;
+
+use super::windows::Channels;
+use super::{Case, Draws, Spec};
+
+pub(crate) fn fully_connected(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::FullyConnected);
+    let (rows, depth, outputs) = (draws.range(1, 4), draws.range(1, 70), draws.range(1, 11));
+    let x = Spec::new(DType::I8, &[1, rows, depth], draws.zero_point(DType::I8));
+    let dtype = draws.dtype();
+    let y = Spec::new(dtype, &[rows, outputs], draws.zero_point(dtype));
+    case.random_input(&x, draws);
+    let weights = draws.bytes(DType::I8, (depth * outputs) as usize);
+    let channels = Channels::draw(draws, outputs, depth);
+    let params = FullyConnectedParams {
+        weights: case.constant(&weights),
+        bias: case.words(&channels.bias),
+        mantissas: case.words(&channels.mantissas),
+        shifts: case.constant(&channels.shifts),
+        clamp: draws.clamp(dtype),
+    };
+    case.finish(&params, &y)
+}
+
+/// Strides that address every element of a shape once, its axes in some order in memory.
+fn strides(draws: &mut Draws, sizes: [u32; 4]) -> [u32; 4] {
+    let order = draws.pick(&[[0, 1, 2, 3], [0, 1, 3, 2], [1, 0, 2, 3], [0, 2, 1, 3], [3, 2, 1, 0]]);
+    let mut strides = [0; 4];
+    let mut stride = 1;
+    for &axis in order.iter().rev() {
+        strides[axis] = stride;
+        stride *= sizes[axis];
+    }
+    strides
+}
+
+pub(crate) fn mat_mul(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::MatMul);
+    let [outer, inner] = [draws.range(1, 3), draws.range(1, 3)];
+    let [m, k, n] = [draws.range(1, 9), draws.range(1, 20), draws.range(1, 37)];
+    let mut a_strides = strides(draws, [outer, inner, m, k]);
+    let mut b_strides = strides(draws, [outer, inner, k, n]);
+    let y_strides = strides(draws, [outer, inner, m, n]);
+    // Broadcast operands.
+    match draws.range(0, 5) {
+        3 => b_strides[0] = 0,
+        4 => (b_strides[0], b_strides[1]) = (0, 0),
+        5 => a_strides[1] = 0,
+        _ => {}
+    }
+    let mut spec = |sizes: [u32; 4]| Spec::new(DType::I8, &[sizes.iter().product()], draws.zero_point(DType::I8));
+    let [a, b, y] = [spec([outer, inner, m, k]), spec([outer, inner, k, n]), spec([outer, inner, m, n])];
+    case.random_input(&a, draws);
+    case.random_input(&b, draws);
+    let (mantissa, shift) = draws.multiplier(8 + k.ilog2() as i32 / 2);
+    let clamp = draws.clamp(DType::I8);
+    let params =
+        MatMulParams { batch: [outer, inner], m, k, n, a_strides, b_strides, y_strides, mantissa, shift, clamp };
+    case.finish(&params, &y)
+}
+
+/// A case of two inputs, the second possibly shorter, and the output anywhere it may lie.
+fn binary<P: Params>(draws: &mut Draws, kind: OpKind, params: impl FnOnce(&mut Draws, DType) -> P) -> Case {
+    let mut case = Case::new(kind);
+    let (repeats, last) = (draws.range(1, 5), draws.range(1, 90));
+    let [a_dtype, b_dtype, dtype] = [draws.dtype(), draws.dtype(), draws.dtype()];
+    let a = Spec::new(a_dtype, &[repeats, last], draws.zero_point(a_dtype));
+    let full = draws.flag();
+    let b = Spec::new(b_dtype, if full { &a.dims[..2] } else { &a.dims[1..2] }, draws.zero_point(b_dtype));
+    let y = Spec::new(dtype, &[repeats, last], draws.zero_point(dtype));
+    case.random_input(&a, draws);
+    case.random_input(&b, draws);
+    let params = params(draws, dtype);
+    match draws.range(0, 2) {
+        1 if a_dtype == dtype => case.finish_in_place(&params, &y, 0),
+        2 if b_dtype == dtype && (full || repeats == 1) => case.finish_in_place(&params, &y, 1),
+        _ => case.finish(&params, &y),
+    }
+}
+
+pub(crate) fn add(draws: &mut Draws) -> Case {
+    binary(draws, OpKind::Add, |draws, dtype| {
+        let mut factor = || match draws.range(0, 3) {
+            0 => 1 << 30,
+            1 => 0,
+            _ => (draws.noise() % ((1 << 30) + 1)) as i32,
+        };
+        let (a_factor, b_factor) = (factor(), factor());
+        let shift = draws.pick(&[30, 29, 31, 24, 36, 1, 62]);
+        AddParams { a_factor, b_factor, shift, clamp: draws.clamp(dtype) }
+    })
+}
+
+pub(crate) fn mul(draws: &mut Draws) -> Case {
+    binary(draws, OpKind::Mul, |draws, dtype| {
+        let center = draws.pick(&[7, 0, 15, 23]);
+        let (mantissa, shift) = draws.multiplier(center);
+        MulParams { mantissa, shift, clamp: draws.clamp(dtype) }
+    })
+}
+
+/// Finishes a case of one input, in place if the dtypes allow and the draws say so.
+fn unary<P: Params>(draws: &mut Draws, case: Case, params: &P, [x, y]: [&Spec; 2]) -> Case {
+    let in_place = draws.flag() && x.dtype == y.dtype;
+    if in_place { case.finish_in_place(params, y, 0) } else { case.finish(params, y) }
+}
+
+pub(crate) fn requantize(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::Requantize);
+    let shape = [draws.range(1, 3), draws.range(1, 130)];
+    let (x_dtype, dtype) = (draws.dtype(), draws.dtype());
+    let x = Spec::new(x_dtype, &shape, draws.zero_point(x_dtype));
+    let y = Spec::new(dtype, &shape, draws.zero_point(dtype));
+    case.random_input(&x, draws);
+    let (mantissa, shift) = draws.multiplier(0);
+    let params = RequantizeParams { mantissa, shift, clamp: draws.clamp(dtype) };
+    unary(draws, case, &params, [&x, &y])
+}
+
+pub(crate) fn lut(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::Lut);
+    let shape = [draws.range(1, 3), draws.range(1, 130)];
+    let dtype = draws.dtype();
+    let x = Spec::new(DType::I8, &shape, draws.zero_point(DType::I8));
+    let y = Spec::new(dtype, &shape, draws.zero_point(dtype));
+    case.random_input(&x, draws);
+    let table = draws.bytes(dtype, 256);
+    let params = LutParams { table: case.constant(&table) };
+    unary(draws, case, &params, [&x, &y])
+}
+
+pub(crate) fn softmax(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::Softmax);
+    let shape = [draws.range(1, 3), draws.range(1, 150)];
+    let x_dtype = draws.dtype();
+    let x = Spec::new(x_dtype, &shape, draws.zero_point(x_dtype));
+    let y = Spec::new(DType::I8, &shape, draws.zero_point(DType::I8));
+    case.random_input(&x, draws);
+    let center = draws.pick(&[3, 12]);
+    let (mantissa, shift) = draws.multiplier(center);
+    let (output_mantissa, output_shift) = draws.multiplier(-8);
+    let params = SoftmaxParams { mantissa, shift, output_mantissa, output_shift };
+    unary(draws, case, &params, [&x, &y])
+}
+
+pub(crate) fn layer_norm(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::LayerNorm);
+    let shape = [draws.range(1, 3), draws.range(1, 150)];
+    let (x_dtype, dtype) = (draws.dtype(), draws.dtype());
+    let x = Spec::new(x_dtype, &shape, draws.zero_point(x_dtype));
+    let y = Spec::new(dtype, &shape, draws.zero_point(dtype));
+    case.random_input(&x, draws);
+    let spread = draws.range(0, 31);
+    let gamma: Vec<i32> = (0..shape[1]).map(|_| draws.noise() as i32 >> spread).collect();
+    let beta: Vec<i32> = (0..shape[1]).map(|_| draws.noise() as i32 >> 8).collect();
+    let params = LayerNormParams {
+        epsilon: draws.pick(&[1, 17, 1 << 40, u64::MAX]),
+        gamma: case.words(&gamma),
+        gamma_shift: draws.range(0, 56),
+        beta: case.words(&beta),
+        clamp: draws.clamp(dtype),
+    };
+    unary(draws, case, &params, [&x, &y])
+}

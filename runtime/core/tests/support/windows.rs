@@ -1,0 +1,179 @@
+//! Cases of the operators with sliding windows.
+
+use equant_runtime::op::{AvgPool2dParams, Conv2dParams, DepthwiseConv2dParams, MaxPool2dParams, OpKind};
+use equant_runtime::plan::DType;
+
+use super::{Case, Draws, Spec};
+
+/// One axis: input, output, kernel, stride, dilation, padding before and after.
+struct Axis {
+    input: u32,
+    output: u32,
+    kernel: u32,
+    stride: u32,
+    dilation: u32,
+    pads: [u32; 2],
+}
+
+impl Axis {
+    /// Any axis whose window fits into the padded input; kernels may be larger than the input.
+    fn draw(draws: &mut Draws, dilate: bool, pool: bool) -> Self {
+        let (mut input, kernel, stride) = (draws.range(1, 9), draws.range(1, 5), draws.range(1, 4));
+        let dilation = if dilate { draws.range(1, 3) } else { 1 };
+        let extent = (kernel - 1) * dilation + 1;
+        let most = if pool { kernel - 1 } else { extent + 1 };
+        let pads = [draws.range(0, most), draws.range(0, most)];
+        let padded = input + pads[0] + pads[1];
+        if padded < extent {
+            input += extent - padded;
+        }
+        let free = input + pads[0] + pads[1] - extent;
+        let floor = free / stride + 1;
+        let ceil = free.div_ceil(stride) + 1;
+        // As frameworks do: no window may begin in the padding behind the input.
+        let hangs = pool && draws.flag() && (ceil - 1) * stride < input + pads[0];
+        Self { input, output: if hangs { ceil } else { floor }, kernel, stride, dilation, pads }
+    }
+}
+
+struct Geometry {
+    rows: Axis,
+    cols: Axis,
+    batch: u32,
+}
+
+impl Geometry {
+    fn draw(draws: &mut Draws, dilate: bool, pool: bool) -> Self {
+        let (rows, cols) = (Axis::draw(draws, dilate, pool), Axis::draw(draws, dilate, pool));
+        Self { rows, cols, batch: draws.range(1, 2) }
+    }
+
+    fn pair(&self, field: impl Fn(&Axis) -> u32) -> [u32; 2] {
+        [field(&self.rows), field(&self.cols)]
+    }
+
+    fn pads(&self) -> [u32; 4] {
+        [self.rows.pads[0], self.cols.pads[0], self.rows.pads[1], self.cols.pads[1]]
+    }
+
+    fn taps(&self) -> u32 {
+        self.rows.kernel * self.cols.kernel
+    }
+
+    fn input(&self, channels: u32) -> [u32; 4] {
+        [self.batch, self.rows.input, self.cols.input, channels]
+    }
+
+    fn output(&self, channels: u32) -> [u32; 4] {
+        [self.batch, self.rows.output, self.cols.output, channels]
+    }
+}
+
+/// Bias, mantissas and shifts of `count` channels.
+pub(crate) struct Channels {
+    pub(crate) bias: Vec<i32>,
+    pub(crate) mantissas: Vec<i32>,
+    pub(crate) shifts: Vec<u8>,
+}
+
+impl Channels {
+    pub(crate) fn draw(draws: &mut Draws, count: u32, depth: u32) -> Self {
+        let center = 8 + depth.ilog2() as i32 / 2;
+        let (mantissas, shifts) = (0..count).map(|_| draws.multiplier(center)).map(|(m, s)| (m, s as i8 as u8)).unzip();
+        let wide = draws.range(0, 7) == 7;
+        let bias = (0..count).map(|_| draws.noise() as i32 >> if wide { 0 } else { 18 }).collect();
+        Self { bias, mantissas, shifts }
+    }
+}
+
+pub(crate) fn conv2d(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::Conv2d);
+    let g = Geometry::draw(draws, true, false);
+    let groups = draws.pick(&[1, 1, 1, 2, 3]);
+    let (inputs, outputs) = (draws.range(1, 9) * groups, draws.range(1, 7) * groups);
+    let depth = inputs / groups;
+    let x = Spec::new(DType::I8, &g.input(inputs), draws.zero_point(DType::I8));
+    let dtype = draws.dtype();
+    let y = Spec::new(dtype, &g.output(outputs), draws.zero_point(dtype));
+    case.random_input(&x, draws);
+    let weights = draws.bytes(DType::I8, (outputs * g.taps() * depth) as usize);
+    let channels = Channels::draw(draws, outputs, g.taps() * depth);
+    let params = Conv2dParams {
+        kernel: g.pair(|axis| axis.kernel),
+        strides: g.pair(|axis| axis.stride),
+        dilations: g.pair(|axis| axis.dilation),
+        pads: g.pads(),
+        groups,
+        weights: case.constant(&weights),
+        bias: case.words(&channels.bias),
+        mantissas: case.words(&channels.mantissas),
+        shifts: case.constant(&channels.shifts),
+        clamp: draws.clamp(dtype),
+    };
+    case.finish(&params, &y)
+}
+
+pub(crate) fn depthwise_conv2d(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::DepthwiseConv2d);
+    let g = Geometry::draw(draws, true, false);
+    let multiplier = draws.pick(&[1, 1, 2, 3]);
+    let inputs = draws.range(1, 35);
+    let outputs = inputs * multiplier;
+    let x = Spec::new(DType::I8, &g.input(inputs), draws.zero_point(DType::I8));
+    let dtype = draws.dtype();
+    let y = Spec::new(dtype, &g.output(outputs), draws.zero_point(dtype));
+    case.random_input(&x, draws);
+    let weights = draws.bytes(DType::I8, (outputs * g.taps()) as usize);
+    let channels = Channels::draw(draws, outputs, g.taps());
+    let params = DepthwiseConv2dParams {
+        kernel: g.pair(|axis| axis.kernel),
+        strides: g.pair(|axis| axis.stride),
+        dilations: g.pair(|axis| axis.dilation),
+        pads: g.pads(),
+        multiplier,
+        weights: case.constant(&weights),
+        bias: case.words(&channels.bias),
+        mantissas: case.words(&channels.mantissas),
+        shifts: case.constant(&channels.shifts),
+        clamp: draws.clamp(dtype),
+    };
+    case.finish(&params, &y)
+}
+
+pub(crate) fn avg_pool2d(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::AvgPool2d);
+    let g = Geometry::draw(draws, false, true);
+    let channels = draws.pick(&[1, 3, 64, 65, 130]);
+    let (x_dtype, dtype) = (draws.dtype(), draws.dtype());
+    let x = Spec::new(x_dtype, &g.input(channels), draws.zero_point(x_dtype));
+    let y = Spec::new(dtype, &g.output(channels), draws.zero_point(dtype));
+    case.random_input(&x, draws);
+    let (mantissa, shift) = draws.multiplier(0);
+    let params = AvgPool2dParams {
+        kernel: g.pair(|axis| axis.kernel),
+        strides: g.pair(|axis| axis.stride),
+        pads: g.pads(),
+        count_include_pad: draws.range(0, 1),
+        mantissa,
+        shift,
+        clamp: draws.clamp(dtype),
+    };
+    case.finish(&params, &y)
+}
+
+pub(crate) fn max_pool2d(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::MaxPool2d);
+    let g = Geometry::draw(draws, true, true);
+    let channels = draws.pick(&[1, 3, 64, 65, 130]);
+    let dtype = draws.dtype();
+    let zero_point = draws.zero_point(dtype);
+    case.random_input(&Spec::new(dtype, &g.input(channels), zero_point), draws);
+    let params = MaxPool2dParams {
+        kernel: g.pair(|axis| axis.kernel),
+        strides: g.pair(|axis| axis.stride),
+        dilations: g.pair(|axis| axis.dilation),
+        pads: g.pads(),
+        clamp: draws.clamp(dtype),
+    };
+    case.finish(&params, &Spec::new(dtype, &g.output(channels), zero_point))
+}
