@@ -419,3 +419,22 @@ fn sixteen_bit_quantization_and_integer_inputs() {
     net.output(&z);
     check(&mut net, STEP);
 }
+
+#[test]
+fn a_quantized_sum_spends_sixteen_bits_where_they_count() {
+    // Weights whose proved bound is some thirty times what the sum's quantization can tell apart.
+    let mut net = Net::new(44);
+    let x = net.input("x", &[1, 600]);
+    let w = net.weights(&[40, 600], 0);
+    let y = net.node("Gemm", &[&x, &w], &[("transB", Attr::Int(1))]);
+    let b = net.float_input("b", &[1, 40]);
+    let b = net.q(&b, 0.02, 0, DataType::I8);
+    let s = net.node("Add", &[&y, &b], &[]);
+    let r = net.node("Relu", &[&s], &[]);
+    let q = net.q(&r, 0.05, 0, DataType::U8);
+    net.output(&q);
+    let compiled = check(&mut net, STEP);
+    let sum = compiled.values.iter().find(|value| value.name == y).unwrap();
+    // 0..=255 steps of 0.05, and ±128 of 0.02.
+    assert!(sum.scale * 32767.0 < 15.5, "{}", sum.scale);
+}
