@@ -151,17 +151,14 @@ mod tests {
 
     #[test]
     fn totals_split_over_batches_are_the_same() {
-        let samples: [(&[&[f32]], &[&[f32]], i64); 3] = [
-            (&[&[0.0, 1.0]], &[&[0.5, 1.0]], 1),
-            (&[&[2.0, 1.0]], &[&[0.5, 1.0]], 1),
-            (&[&[3.0, 1.0]], &[&[3.0, 1.0]], 0),
-        ];
+        let samples = [([0.0, 1.0], [0.5, 1.0], 1), ([2.0, 1.0], [0.5, 1.0], 1), ([3.0, 1.0], [3.0, 1.0], 0)];
         let mut whole = Tally::new(Metric::Top1);
         let mut split = Tally::new(Metric::Top1);
         for (outputs, reference, label) in samples {
-            whole.add(&observe(outputs, Some(reference), label));
+            let (outputs, reference) = ([outputs.as_slice()], [reference.as_slice()]);
+            whole.add(&observe(&outputs, Some(&reference), label));
             let mut one = Tally::new(Metric::Top1);
-            one.add(&observe(outputs, Some(reference), label));
+            one.add(&observe(&outputs, Some(&reference), label));
             split.merge(&one);
         }
         let scores = whole.scores("plan");

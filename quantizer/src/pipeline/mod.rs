@@ -112,7 +112,8 @@ pub fn read_float(path: &Path, dims: &Dims) -> Result<Prepared, Error> {
         return Err(Error::AlreadyQuantized(file));
     }
     let (opset, nodes_in_file) = (graph.opset, graph.nodes.len());
-    let passes = passes::prepare(&mut graph, dims).map_err(|source| Error::Prepare { file: file.clone(), source })?;
+    let passes = passes::prepare(&mut graph, dims)
+        .map_err(|source| Error::Prepare { file: file.clone(), source: Box::new(source) })?;
     let nodes = support::check(&graph);
     if nodes.is_empty() {
         Ok(Prepared { graph, passes, opset, nodes_in_file })
@@ -185,10 +186,11 @@ pub fn quantized_runner(graph: &Graph, outputs: &[String], backend: Backend) -> 
 ///
 /// It cannot be prepared or compiled.
 pub fn compile_graph(mut graph: Graph, file: &str, strip_names: bool) -> Result<(Graph, Compiled), Error> {
-    passes::prepare_quantized(&mut graph).map_err(|source| Error::Prepare { file: file.to_owned(), source })?;
+    passes::prepare_quantized(&mut graph)
+        .map_err(|source| Error::Prepare { file: file.to_owned(), source: Box::new(source) })?;
     let options = crate::compile::Options { strip_names, ..Default::default() };
-    let compiled =
-        crate::compile::compile(&graph, &options).map_err(|source| Error::Compile { file: file.to_owned(), source })?;
+    let compiled = crate::compile::compile(&graph, &options)
+        .map_err(|source| Error::Compile { file: file.to_owned(), source: Box::new(source) })?;
     Ok((graph, compiled))
 }
 
@@ -213,7 +215,7 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
     })?;
     let outcome = clock.step("quantize", 0, |_| {
         let mut outcome = quantize::quantize(graph, &statistics, &request.config)
-            .map_err(|source| Error::Quantize { file: file.clone(), source })?;
+            .map_err(|source| Error::Quantize { file: file.clone(), source: Box::new(source) })?;
         outcome.metadata.insert("equant.calibration_samples".into(), calibration.len().to_string());
         Ok::<_, Error>(outcome)
     })?;
