@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use equant_runtime::Session;
 use equant_runtime::plan::{AlignedBytes, OpView, Plan};
 use equant_runtime::session::Profile;
-use equant_runtime::Session;
 use equant_tests::models::{MODELS, artifacts, first_samples, quantized_graph, root, samples_path};
 
 const TARGET: &str = "thumbv7em-none-eabihf";
