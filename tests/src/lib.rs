@@ -1,4 +1,7 @@
 //! Shared helpers of the workspace-level tests.
 #![forbid(unsafe_code)]
 
+pub mod cut;
 pub mod fuzz;
+pub mod models;
+pub mod npy;

@@ -29,7 +29,7 @@ pub(super) struct Cli {
     /// Print JSON on stdout, and nothing else
     #[arg(long, global = true, help_heading = "Output")]
     pub(super) json: bool,
-    /// Print results and errors only: no progress, no notes
+    /// No progress on stderr
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
     pub(super) quiet: bool,
     /// Print every step with its time

@@ -56,13 +56,13 @@ fn pipeline_code(error: &pipeline::Error) -> u8 {
     use pipeline::Error;
     match error {
         Error::Onnx(error) => onnx_code(&error.kind),
-        Error::Prepare { source: passes::Error::UnknownDim { .. }, .. } => USAGE,
+        Error::Prepare { source, .. } if matches!(**source, passes::Error::UnknownDim { .. }) => USAGE,
         Error::Prepare { .. } | Error::Unsupported { .. } | Error::Compile { .. } | Error::Quantize { .. } => {
             UNSUPPORTED
         }
         Error::AlreadyQuantized(_) | Error::Data(_) | Error::NoSamples(_) | Error::Plan { .. } => BAD_INPUT,
         Error::Metric { .. } => USAGE,
-        Error::Run { source: exec::Error::NotBuilt(_), .. } => USAGE,
+        Error::Run { source, .. } if matches!(**source, exec::Error::NotBuilt(_)) => USAGE,
         Error::Write(_) => NOT_WRITTEN,
         Error::Verification { .. } => NOT_VERIFIED,
         _ => UNEXPECTED,

@@ -8,7 +8,6 @@ use super::quantize::scores;
 use crate::exec::Runner;
 use crate::metrics::Evaluation;
 use crate::pipeline::{self, Comparison, Progress as _, Run, evaluate};
-use crate::report::MemoryReport;
 
 pub(super) fn run(args: EvalArgs, output: &Output) -> Result<(), Failure> {
     let is_plan = args.model.extension().is_some_and(|extension| extension == "plan");
@@ -49,12 +48,11 @@ pub(super) fn run(args: EvalArgs, output: &Output) -> Result<(), Failure> {
     let tallies = evaluate(&runners, &comparisons, &samples, run, &|done| progress.advance(done))
         .map_err(|source| pipeline::Error::run(&model.file, source))?;
     progress.end("evaluate", start.elapsed().as_secs_f64());
-    let steps = steps(&model)?;
     let evaluation = Evaluation {
         file: args.test.display().to_string(),
         samples: tallies.first().map_or(0, |tally| tally.samples()),
         metric,
-        scores: tallies.iter().zip(&subjects).map(|(tally, (name, _))| tally.scores(name, steps.as_deref())).collect(),
+        scores: tallies.iter().zip(&subjects).map(|(tally, (name, _))| tally.scores(name)).collect(),
     };
     output.result(&evaluation, || {
         format!("{}on {} samples of {}\n", scores(&evaluation), evaluation.samples, evaluation.file)
@@ -72,14 +70,6 @@ fn metric(args: &EvalArgs, model: &Model, samples: &crate::data::Samples) -> Res
         )));
     }
     Ok(metric)
-}
-
-/// The quantization steps of a plan's outputs.
-fn steps(model: &Model) -> Result<Option<Vec<f32>>, Failure> {
-    let Kind::Plan(image) = &model.kind else { return Ok(None) };
-    let memory =
-        MemoryReport::of(image).map_err(|source| pipeline::Error::Plan { file: model.file.clone(), source })?;
-    Ok(Some(memory.outputs.iter().map(|output| output.scale).collect()))
 }
 
 /// Both models must take and give the same shapes.

@@ -45,7 +45,7 @@ impl Model {
             return Ok(Self { file, kind: Kind::Plan(bytes), graph });
         }
         let mut graph = onnx::from_bytes(&bytes, path.parent(), &file)?;
-        let prepare = |source| pipeline::Error::Prepare { file: file.clone(), source };
+        let prepare = |source| pipeline::Error::Prepare { file: file.clone(), source: Box::new(source) };
         let kind = if support::is_quantized(&graph) {
             if let Some(name) = dims.keys().next() {
                 return Err(Failure::Usage(format!("--dim {name}: only for float models")));
@@ -76,7 +76,7 @@ impl Model {
             Kind::Float => Ok(None),
             Kind::Quantized => {
                 let compiled = crate::compile::compile(&self.graph, &crate::compile::Options::default())
-                    .map_err(|source| pipeline::Error::Compile { file: self.file.clone(), source })?;
+                    .map_err(|source| pipeline::Error::Compile { file: self.file.clone(), source: Box::new(source) })?;
                 Ok(Some(compiled.image))
             }
             Kind::Plan(image) => Ok(Some(image.clone())),

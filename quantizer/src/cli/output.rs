@@ -54,13 +54,6 @@ impl Output {
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Stdout)
     }
 
-    /// Something worth knowing that is no result.
-    pub(super) fn note(&self, text: &str) {
-        if !self.quiet {
-            say(text);
-        }
-    }
-
     pub(super) fn error(&self, failure: &Failure) {
         say(&format!("error: {failure}"));
     }

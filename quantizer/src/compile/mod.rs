@@ -43,6 +43,9 @@ pub struct Compiled {
 }
 
 /// An ONNX value of the plan: enough to read it from the arena after its operator has run.
+///
+/// A clamp or quantization that was fused into the operator has acted on it already, and a value in float that only
+/// feeds a quantized sum is clamped to what that sum tells apart.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlanValue {
     /// The value's name. Several names may share memory.

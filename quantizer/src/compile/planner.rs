@@ -3,8 +3,8 @@
 //! Tensors whose lifetimes overlap must not overlap in memory. The widest cut, the largest sum of
 //! sizes alive at one operator, bounds every placement from below; the planner stops as soon as a
 //! placement reaches it. It tries several greedy orders (lowest gap that fits; the orders are those
-//! of Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020), then a
-//! bounded branch and bound over orders, then a seeded local search.
+//! of Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020), then
+//! both ends in turn, then a bounded branch and bound over orders, then a seeded local search.
 
 use equant_runtime::plan::align16;
 
@@ -39,6 +39,9 @@ pub(super) struct Placement {
     pub(super) peak: usize,
 }
 
+/// What an order sorts by.
+type Key<'a> = dyn Fn(&Buffer) -> (usize, usize) + 'a;
+
 /// Nodes of the search tree visited at most.
 const SEARCH_LIMIT: usize = 20_000;
 /// Steps of the local search.
@@ -67,7 +70,7 @@ pub(super) fn place(buffers: &[Buffer], ops: usize) -> Placement {
     let mut orders: Vec<Vec<usize>> = Vec::new();
     let all: Vec<usize> = (0..buffers.len()).collect();
     let span = |b: &Buffer| b.last + 1 - b.first;
-    let keys: [&dyn Fn(&Buffer) -> (usize, usize); 5] = [
+    let keys: [&Key<'_>; 5] = [
         &|b| (usize::MAX - b.size, b.first),
         &|b| (usize::MAX - span(b), usize::MAX - b.size),
         &|b| (b.first, usize::MAX - b.size),
@@ -87,10 +90,15 @@ pub(super) fn place(buffers: &[Buffer], ops: usize) -> Placement {
             best = (arena, offsets, order);
         }
     }
-    if best.0 > lower_bound {
-        if let Some((arena, offsets)) = search.branch_and_bound(lower_bound, best.0) {
-            best = (arena, offsets, best.2);
-        }
+    if best.0 > lower_bound
+        && let Some(offsets) = search.two_ended(lower_bound)
+    {
+        best = (lower_bound, offsets, best.2);
+    }
+    if best.0 > lower_bound
+        && let Some((arena, offsets)) = search.branch_and_bound(lower_bound, best.0)
+    {
+        best = (arena, offsets, best.2);
     }
     if best.0 > lower_bound && buffers.len() > 1 {
         best = search.local(best, lower_bound);
@@ -141,6 +149,37 @@ impl<'a> Search<'a> {
             arena = arena.max(offsets[i] + align16(self.buffers[i].size));
         }
         (arena, offsets)
+    }
+
+    /// Places in order of time in an arena of `limit` bytes, each buffer at the other end than the one before it that
+    /// is still alive: what a chain of operators needs.
+    fn two_ended(&self, limit: usize) -> Option<Vec<usize>> {
+        let mut order: Vec<usize> = (0..self.buffers.len()).collect();
+        order.sort_by_key(|&i| (self.buffers[i].first, usize::MAX - self.buffers[i].size));
+        let mut offsets = vec![usize::MAX; order.len()];
+        let mut at_top = vec![false; order.len()];
+        for (place, &i) in order.iter().enumerate() {
+            let before = order[..place].iter().rev().find(|j| self.neighbours[i].contains(j));
+            at_top[i] = before.is_some_and(|&j| !at_top[j]);
+            let size = align16(self.buffers[i].size);
+            let low = self.lowest(i, &offsets);
+            // The highest gap: the lowest one in the arena turned upside down.
+            let flipped: Vec<usize> = (0..offsets.len())
+                .map(|j| match offsets[j] {
+                    usize::MAX => usize::MAX,
+                    offset => limit - offset - align16(self.buffers[j].size),
+                })
+                .collect();
+            let high = limit.checked_sub(self.lowest(i, &flipped) + size);
+            offsets[i] = match high {
+                Some(high) if at_top[i] => high,
+                _ => low,
+            };
+            if offsets[i] + size > limit {
+                return None;
+            }
+        }
+        Some(offsets)
     }
 
     /// Searches orders depth first for a placement below `best`; gives up after [`SEARCH_LIMIT`] nodes.

@@ -85,8 +85,8 @@ impl Tally {
         self.samples
     }
 
-    /// What the totals come to. `steps` are the quantization steps (scales) of the outputs, if they have one.
-    pub fn scores(&self, subject: &str, steps: Option<&[f32]>) -> Scores {
+    /// What the totals come to.
+    pub fn scores(&self, subject: &str) -> Scores {
         let has_classes = matches!(self.metric, Metric::Top1 | Metric::Agreement);
         let compared = self.compared.then_some(());
         Scores {
@@ -99,9 +99,7 @@ impl Tally {
             agreement: compared.filter(|()| has_classes).and_then(|()| self.agreement.value()),
             sqnr_db: compared.map(|()| self.sqnr.decibels()),
             cosine: compared.and_then(|()| self.cosine.mean()),
-            max_error_steps: compared.and(steps).and_then(|steps| {
-                self.errors.iter().zip(steps).map(|(error, &step)| error.steps(step)).reduce(f64::max)
-            }),
+            max_error_steps: compared.and_then(|()| self.errors.iter().filter_map(MaxError::steps).reduce(f64::max)),
         }
     }
 }
@@ -119,7 +117,7 @@ pub struct Scores {
     pub sqnr_db: Option<f64>,
     /// Mean cosine similarity with the reference.
     pub cosine: Option<f64>,
-    /// Largest difference of any output element to the reference, in quantization steps of that output.
+    /// Largest difference of any output element to the reference, in 255ths of the range of that output.
     pub max_error_steps: Option<f64>,
 }
 
@@ -153,24 +151,22 @@ mod tests {
 
     #[test]
     fn totals_split_over_batches_are_the_same() {
-        let samples: [(&[&[f32]], &[&[f32]], i64); 3] = [
-            (&[&[0.0, 1.0]], &[&[0.5, 1.0]], 1),
-            (&[&[2.0, 1.0]], &[&[0.5, 1.0]], 1),
-            (&[&[3.0, 1.0]], &[&[3.0, 1.0]], 0),
-        ];
+        let samples = [([0.0, 1.0], [0.5, 1.0], 1), ([2.0, 1.0], [0.5, 1.0], 1), ([3.0, 1.0], [3.0, 1.0], 0)];
         let mut whole = Tally::new(Metric::Top1);
         let mut split = Tally::new(Metric::Top1);
         for (outputs, reference, label) in samples {
-            whole.add(&observe(outputs, Some(reference), label));
+            let (outputs, reference) = ([outputs.as_slice()], [reference.as_slice()]);
+            whole.add(&observe(&outputs, Some(&reference), label));
             let mut one = Tally::new(Metric::Top1);
-            one.add(&observe(outputs, Some(reference), label));
+            one.add(&observe(&outputs, Some(&reference), label));
             split.merge(&one);
         }
-        let scores = whole.scores("plan", Some(&[0.25]));
-        assert_eq!(scores, split.scores("plan", Some(&[0.25])));
+        let scores = whole.scores("plan");
+        assert_eq!(scores, split.scores("plan"));
         assert_eq!(scores.metric, Some(2.0 / 3.0));
         assert_eq!(scores.agreement, Some(2.0 / 3.0));
-        assert_eq!(scores.max_error_steps, Some(6.0));
+        // Error 1.5, range 0 to 3.
+        assert_eq!(scores.max_error_steps, Some(127.5));
         // Signal 1.25 + 1.25 + 10 = 12.5, noise 0.25 + 2.25 = 2.5: a ratio of 5.
         assert!((scores.sqnr_db.expect("compared") - 6.989_700_043).abs() < 1e-6);
     }
@@ -178,8 +174,9 @@ mod tests {
     #[test]
     fn steps_belong_to_their_output() {
         let mut tally = Tally::new(Metric::Sqnr);
-        tally.add(&observe(&[&[1.0], &[10.0]], Some(&[&[0.0], &[0.0]]), 0));
-        assert_eq!(tally.scores("plan", Some(&[0.5, 10.0])).max_error_steps, Some(2.0));
+        // Errors of 1 in a range of 1, and of 10 in a range of 1000.
+        tally.add(&observe(&[&[0.0], &[990.0]], Some(&[&[1.0], &[1000.0]]), 0));
+        assert_eq!(tally.scores("plan").max_error_steps, Some(255.0));
     }
 
     #[test]
@@ -187,7 +184,7 @@ mod tests {
         let mut tally = Tally::new(Metric::Auc);
         tally.add(&observe(&[&[0.0, 1.0]], None, 0));
         tally.add(&observe(&[&[0.0, 3.0]], None, 1));
-        let scores = tally.scores("fp32", None);
+        let scores = tally.scores("fp32");
         assert_eq!((scores.metric, scores.agreement, scores.sqnr_db, scores.cosine), (Some(1.0), None, None, None));
     }
 }

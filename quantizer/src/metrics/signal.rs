@@ -73,26 +73,37 @@ impl Cosine {
     }
 }
 
-/// Largest absolute difference of any element.
+/// Largest absolute difference of any element, in steps: 255ths of the range that the reference's elements span
+/// (widened to hold zero), which is one step of an ideal 8-bit quantizer of the output.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct MaxError(f64);
+pub struct MaxError {
+    error: f64,
+    low: f64,
+    high: f64,
+}
 
 impl MaxError {
     /// Adds elements.
     pub fn add(&mut self, reference: &[f32], output: &[f32]) {
         for (&r, &o) in reference.iter().zip(output) {
-            self.0 = self.0.max((f64::from(r) - f64::from(o)).abs());
+            let (r, o) = (f64::from(r), f64::from(o));
+            self.merge(&Self { error: (r - o).abs(), low: r, high: r });
         }
     }
 
     /// Adds what another one has seen.
     pub fn merge(&mut self, other: &Self) {
-        self.0 = self.0.max(other.0);
+        self.error = self.error.max(other.error);
+        self.low = self.low.min(other.low);
+        self.high = self.high.max(other.high);
     }
 
-    /// The difference in quantization steps of size `scale`.
-    pub fn steps(&self, scale: f32) -> f64 {
-        self.0 / f64::from(scale)
+    /// The difference in steps; `None` if there is one and the reference is zero everywhere.
+    pub fn steps(&self) -> Option<f64> {
+        match (self.error, self.high - self.low) {
+            (0.0, _) => Some(0.0),
+            (error, range) => (range > 0.0).then(|| error * 255.0 / range),
+        }
     }
 }
 
@@ -141,10 +152,15 @@ mod tests {
     #[test]
     fn the_largest_error_is_counted_in_steps() {
         let mut error = MaxError::default();
+        assert_eq!(error.steps(), Some(0.0));
         error.add(&[1.0, 2.0, -3.0], &[1.25, 2.0, -4.0]);
         let mut other = MaxError::default();
-        other.add(&[0.0], &[0.5]);
+        other.add(&[2.1], &[2.6]);
         error.merge(&other);
-        assert_eq!(error.steps(0.25), 4.0);
+        // Error 1, range 5.1, so a step is 0.02.
+        assert!((error.steps().expect("a range") - 50.0).abs() < 1e-4);
+        let mut silent = MaxError::default();
+        silent.add(&[0.0], &[1.0]);
+        assert_eq!(silent.steps(), None);
     }
 }

@@ -8,14 +8,14 @@ use crate::graph::support::Unsupported;
 pub enum Error {
     /// The model file.
     #[error(transparent)]
-    Onnx(#[from] crate::onnx::Error),
+    Onnx(Box<crate::onnx::Error>),
     /// The model cannot be prepared.
     #[error("{file}: {source}")]
     Prepare {
         /// The model file.
         file: String,
         /// What is wrong.
-        source: crate::passes::Error,
+        source: Box<crate::passes::Error>,
     },
     /// The model is quantized already.
     #[error(
@@ -32,7 +32,7 @@ pub enum Error {
     },
     /// The samples.
     #[error(transparent)]
-    Data(#[from] crate::data::Error),
+    Data(Box<crate::data::Error>),
     /// There are no samples.
     #[error("{0}: holds no samples; give at least one, and a few hundred for calibration")]
     NoSamples(String),
@@ -52,7 +52,7 @@ pub enum Error {
         /// The model.
         file: String,
         /// What went wrong.
-        source: crate::exec::Error,
+        source: Box<crate::exec::Error>,
     },
     /// Scales and zero points could not be decided.
     #[error("{file}: {source}")]
@@ -60,7 +60,7 @@ pub enum Error {
         /// The model file.
         file: String,
         /// What went wrong.
-        source: crate::quantize::Error,
+        source: Box<crate::quantize::Error>,
     },
     /// No plan could be made.
     #[error("{file}: {source}")]
@@ -68,7 +68,7 @@ pub enum Error {
         /// The quantized model.
         file: String,
         /// What went wrong.
-        source: crate::compile::Error,
+        source: Box<crate::compile::Error>,
     },
     /// The plan image is refused by the runtime.
     #[error("{file}: {source}")]
@@ -98,9 +98,22 @@ impl Error {
     /// An error of a runner: what is wrong with the samples already names their file.
     pub(crate) fn run(file: &str, source: crate::exec::Error) -> Self {
         match source {
-            crate::exec::Error::Data(source) => Self::Data(source),
-            source => Self::Run { file: file.to_owned(), source },
+            crate::exec::Error::Data(source) => source.into(),
+            source => Self::Run { file: file.to_owned(), source: Box::new(source) },
         }
+    }
+}
+
+// What is in a box keeps results small where nothing goes wrong.
+impl From<crate::onnx::Error> for Error {
+    fn from(source: crate::onnx::Error) -> Self {
+        Self::Onnx(Box::new(source))
+    }
+}
+
+impl From<crate::data::Error> for Error {
+    fn from(source: crate::data::Error) -> Self {
+        Self::Data(Box::new(source))
     }
 }
 

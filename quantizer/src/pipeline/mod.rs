@@ -112,7 +112,8 @@ pub fn read_float(path: &Path, dims: &Dims) -> Result<Prepared, Error> {
         return Err(Error::AlreadyQuantized(file));
     }
     let (opset, nodes_in_file) = (graph.opset, graph.nodes.len());
-    let passes = passes::prepare(&mut graph, dims).map_err(|source| Error::Prepare { file: file.clone(), source })?;
+    let passes = passes::prepare(&mut graph, dims)
+        .map_err(|source| Error::Prepare { file: file.clone(), source: Box::new(source) })?;
     let nodes = support::check(&graph);
     if nodes.is_empty() {
         Ok(Prepared { graph, passes, opset, nodes_in_file })
@@ -185,10 +186,11 @@ pub fn quantized_runner(graph: &Graph, outputs: &[String], backend: Backend) -> 
 ///
 /// It cannot be prepared or compiled.
 pub fn compile_graph(mut graph: Graph, file: &str, strip_names: bool) -> Result<(Graph, Compiled), Error> {
-    passes::prepare_quantized(&mut graph).map_err(|source| Error::Prepare { file: file.to_owned(), source })?;
+    passes::prepare_quantized(&mut graph)
+        .map_err(|source| Error::Prepare { file: file.to_owned(), source: Box::new(source) })?;
     let options = crate::compile::Options { strip_names, ..Default::default() };
-    let compiled =
-        crate::compile::compile(&graph, &options).map_err(|source| Error::Compile { file: file.to_owned(), source })?;
+    let compiled = crate::compile::compile(&graph, &options)
+        .map_err(|source| Error::Compile { file: file.to_owned(), source: Box::new(source) })?;
     Ok((graph, compiled))
 }
 
@@ -213,7 +215,7 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
     })?;
     let outcome = clock.step("quantize", 0, |_| {
         let mut outcome = quantize::quantize(graph, &statistics, &request.config)
-            .map_err(|source| Error::Quantize { file: file.clone(), source })?;
+            .map_err(|source| Error::Quantize { file: file.clone(), source: Box::new(source) })?;
         outcome.metadata.insert("equant.calibration_samples".into(), calibration.len().to_string());
         Ok::<_, Error>(outcome)
     })?;
@@ -232,11 +234,10 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
     let simulation = quantized_runner(&quantized, &outputs, request.backend).map_err(run_error)?;
     let plan = exec::plan_runner(&compiled.image).map_err(run_error)?;
     let models = verify::Models { float: &*float, simulation: &*simulation, plan: &*plan };
-    let steps: Vec<f32> = memory.outputs.iter().map(|output| output.scale).collect();
 
     let (checked, verification) = clock.step("verify", CHECKED.min(calibration.len()), |advance| {
         let run = Run { metric: unlabelled(graph), threads: request.threads, limit: CHECKED };
-        verify::verify(&models, &steps, &calibration, run, advance).map_err(run_error)
+        verify::verify(&models, &calibration, run, advance).map_err(run_error)
     })?;
     if let Some(reason) = verify::contradiction(&verification, &checked) {
         return Err(Error::Verification { file, reason });
@@ -252,7 +253,7 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
     let tested = match test.as_ref().zip(test_metric) {
         Some((samples, metric)) => Some(clock.step("test", samples.len(), |advance| {
             let run = Run { metric, threads: request.threads, limit: usize::MAX };
-            verify::scores(&models, &steps, samples, run, advance).map_err(run_error)
+            verify::scores(&models, samples, run, advance).map_err(run_error)
         })?),
         None => None,
     };

@@ -34,48 +34,108 @@ impl Models<'_> {
 /// The scores of all three against the float model.
 pub(super) fn scores(
     models: &Models<'_>,
-    steps: &[f32],
     samples: &Samples,
     run: Run,
     advance: &dyn Fn(usize),
 ) -> Result<Evaluation, exec::Error> {
     let pairs = [(FLOAT, None), (SIMULATION, Some(FLOAT)), (PLAN, Some(FLOAT))];
     let tallies = models.tallies(&pairs, samples, run, advance)?;
-    Ok(evaluation(&tallies, steps, samples, run))
+    Ok(evaluation(&tallies, samples, run))
 }
 
 /// The scores, and the distance between simulation and plan.
 pub(super) fn verify(
     models: &Models<'_>,
-    steps: &[f32],
     samples: &Samples,
     run: Run,
     advance: &dyn Fn(usize),
 ) -> Result<(Evaluation, Verification), exec::Error> {
     let pairs = [(FLOAT, None), (SIMULATION, Some(FLOAT)), (PLAN, Some(FLOAT)), (PLAN, Some(SIMULATION))];
     let tallies = models.tallies(&pairs, samples, run, advance)?;
-    let between = tallies[3].scores("plan", Some(steps));
+    let between = tallies[3].scores("plan");
     let verification = Verification {
         samples: tallies[3].samples(),
         max_error_steps: between.max_error_steps.unwrap_or_default(),
         agreement: between.agreement,
         sqnr_db: between.sqnr_db.unwrap_or_default(),
     };
-    Ok((evaluation(&tallies[..3], steps, samples, run), verification))
+    Ok((evaluation(&tallies[..3], samples, run), verification))
 }
 
-fn evaluation(tallies: &[Tally], steps: &[f32], samples: &Samples, run: Run) -> Evaluation {
+fn evaluation(tallies: &[Tally], samples: &Samples, run: Run) -> Evaluation {
     let names = ["fp32", "simulation", "plan"];
     Evaluation {
         file: samples.path().display().to_string(),
         samples: tallies.first().map_or(0, Tally::samples),
         metric: run.metric,
-        scores: tallies.iter().zip(names).map(|(tally, name)| tally.scores(name, Some(steps))).collect(),
+        scores: tallies.iter().zip(names).map(|(tally, name)| tally.scores(name)).collect(),
     }
 }
 
+/// Largest difference of an output element that rounding explains, in steps. Both round each value of the model to
+/// 8 bits, in f32 and in integers: where a value falls between two steps they may choose differently, and what
+/// follows carries that on.
+const MOST_STEPS: f64 = 4.0;
+/// The noise between simulation and plan is at least this far below the noise that quantization makes: half of it.
+const MARGIN_DB: f64 = 3.0;
+/// Share of samples that must have equal classes: all but one of [`super::CHECKED`].
+const LEAST_AGREEMENT: f64 = 0.98;
+
 /// What contradicts the claim that the plan computes what the file says, if anything does.
-pub(super) fn contradiction(check: &Verification, _scores: &Evaluation) -> Option<String> {
-    let _ = check;
+pub(super) fn contradiction(check: &Verification, scores: &Evaluation) -> Option<String> {
+    let noise = scores.of("simulation").and_then(|scores| scores.sqnr_db).unwrap_or_default();
+    if check.max_error_steps > MOST_STEPS {
+        return Some(format!(
+            "an output of the plan differs from the simulation of the exported file by {:.2} steps of 255",
+            check.max_error_steps
+        ));
+    }
+    if check.sqnr_db < noise + MARGIN_DB {
+        return Some(format!(
+            "plan and simulation of the exported file differ with an SQNR of {:.1} dB, and quantization itself has {noise:.1} dB",
+            check.sqnr_db
+        ));
+    }
+    // With few samples one alone may miss the share.
+    let others = check.agreement.map_or(0.0, |agreement| (1.0 - agreement) * check.samples as f64);
+    if others > (1.0 - LEAST_AGREEMENT) * check.samples as f64 && others > 1.5 {
+        return Some(format!(
+            "plan and simulation of the exported file classify {others:.0} of {} samples differently",
+            check.samples
+        ));
+    }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Metric, Scores};
+
+    fn scores(sqnr_db: f64) -> Evaluation {
+        let simulation = Scores {
+            subject: "simulation".into(),
+            metric: None,
+            agreement: None,
+            sqnr_db: Some(sqnr_db),
+            cosine: None,
+            max_error_steps: None,
+        };
+        Evaluation { file: String::new(), samples: 64, metric: Metric::Agreement, scores: vec![simulation] }
+    }
+
+    #[test]
+    fn disagreement_is_named() {
+        let good = Verification { samples: 64, max_error_steps: 1.0, agreement: Some(63.0 / 64.0), sqnr_db: 50.0 };
+        assert_eq!(contradiction(&good, &scores(30.0)), None);
+        let cases = [
+            (Verification { max_error_steps: 5.0, ..good.clone() }, "5.00 steps"),
+            (Verification { sqnr_db: 32.0, ..good.clone() }, "SQNR of 32.0 dB"),
+            (Verification { agreement: Some(62.0 / 64.0), ..good }, "2 of 64"),
+        ];
+        for (check, part) in cases {
+            let reason = contradiction(&check, &scores(30.0)).expect("a contradiction");
+            assert!(reason.contains(part), "{reason}");
+        }
+    }
 }

@@ -135,7 +135,7 @@ pub struct Sizes {
 pub struct Verification {
     /// Number of calibration samples both ran on.
     pub samples: usize,
-    /// Largest difference of an output element, in steps of the plan's output.
+    /// Largest difference of an output element, in 255ths of the range of that output.
     pub max_error_steps: f64,
     /// Share of samples with equal classes, for models that have classes.
     pub agreement: Option<f64>,

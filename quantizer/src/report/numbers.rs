@@ -28,7 +28,7 @@ pub fn count(n: u64) -> String {
 pub fn percent(share: f64) -> String {
     match share * 100.0 {
         p if p > 0.0 && p < 0.005 => "< 0.01 %".into(),
-        p if p < 100.0 && p >= 99.995 => "> 99.99 %".into(),
+        p if (99.995..100.0).contains(&p) => "> 99.99 %".into(),
         p => format!("{p:.2} %"),
     }
 }

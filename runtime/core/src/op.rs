@@ -300,8 +300,8 @@ params! {
 params! {
     /// `y[b0, b1, i, j] = requantize(Σ_k (a[b0, b1, i, k] − zero_point_a) · (b[b0, b1, k, j] − zero_point_b))`.
     ///
-    /// All three tensors are i8 and addressed by element strides, so that transposed and split views
-    /// cost nothing. Every address reached lies inside its tensor.
+    /// `a` and `b` are i8, `y` is i8 or i16. They are addressed by element strides, so that transposed and split
+    /// views cost nothing. Every address reached lies inside its tensor.
     MatMulParams for MatMul {
         /// Two batch counts, outer then inner; 1 when unused.
         batch: [u32; 2],

@@ -152,7 +152,8 @@ fn mat_mul() {
         let (m, k, n) = (5u32, 64u32, 19u32);
         let a = Input::random(d, DType::I8, &[m, k]);
         let b = Input::random(d, DType::I8, &[k, n]);
-        let y = output(d, DType::I8, &[m, n]);
+        let dtype = if seed % 2 == 0 { DType::I8 } else { DType::I16 };
+        let y = output(d, dtype, &[m, n]);
         let ratio = log_uniform(d, 1e-6, 1e-1);
         let scale = Multiplier::from_f64(ratio).unwrap();
         let product = |i: u32, j: u32| -> f64 {
@@ -169,7 +170,7 @@ fn mat_mul() {
             y_strides: [0, 0, n, 1],
             mantissa: scale.mantissa,
             shift: scale.shift.into(),
-            clamp: [-128, 127],
+            clamp: [dtype.range().0, dtype.range().1],
         };
         check(Case::new(OpKind::MatMul), vec![a, b], |_| p, &y, &steps, |_, steps| 0.5 + steps.abs() * STEP31);
     }

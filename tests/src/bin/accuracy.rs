@@ -80,8 +80,7 @@ fn row(model: &str, config: &Config, threads: usize) -> Result<(), Box<dyn std::
         None => "—".to_owned(),
     };
     // The test and the comparisons are not part of quantizing.
-    let seconds: f64 =
-        report.made.stages.iter().filter(|stage| stage.name != "test").map(|stage| stage.seconds).sum();
+    let seconds: f64 = report.made.stages.iter().filter(|stage| stage.name != "test").map(|stage| stage.seconds).sum();
     println!(
         "| {model} | {:.2} | {:.2} | {:.2} | {:+.2} | {:.1} dB | {:.1} dB | {peer} | {seconds:.1} |",
         percent(fp32.metric),

@@ -107,6 +107,14 @@ impl Constant {
     }
 }
 
+/// Parameters of a QuantizeLinear or DequantizeLinear node over a constant.
+struct Parameters {
+    scales: Vec<f64>,
+    zero_points: Vec<i32>,
+    dtype: Option<DataType>,
+    axis: Option<usize>,
+}
+
 /// Splits a shape around an axis: (elements before, size, elements after).
 fn around(shape: &[usize], axis: usize) -> (usize, usize, usize) {
     (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
@@ -114,11 +122,7 @@ fn around(shape: &[usize], axis: usize) -> (usize, usize, usize) {
 
 impl Lowering<'_> {
     /// Scales, zero points, type and axis of a Q or DQ node over a constant.
-    fn constant_params(
-        &self,
-        node: &Node,
-        shape: &[usize],
-    ) -> Lowered<(Vec<f64>, Vec<i32>, Option<DataType>, Option<usize>)> {
+    fn constant_params(&self, node: &Node, shape: &[usize]) -> Lowered<Parameters> {
         let value = node.input(0).unwrap_or_default();
         let refuse = |reason: String| Reason::Quantization { value: value.to_owned(), reason };
         if node.int("block_size", 0) != 0 {
@@ -155,12 +159,12 @@ impl Lowering<'_> {
                 _ => return Err(refuse(format!("{} scales along axis {axis} of shape {shape:?}", scales.len()))),
             }
         };
-        Ok((scales, zero_points, dtype, axis))
+        Ok(Parameters { scales, zero_points, dtype, axis })
     }
 
     /// QuantizeLinear of a constant, with ONNX arithmetic in f32.
     pub(super) fn quantize_constant(&self, node: &Node, constant: &Constant) -> Lowered<Constant> {
-        let (scales, zero_points, dtype, axis) = self.constant_params(node, &constant.shape)?;
+        let Parameters { scales, zero_points, dtype, axis } = self.constant_params(node, &constant.shape)?;
         let dtype = dtype.unwrap_or(DataType::U8);
         let (low, high) = dtype.quantized_range().ok_or_else(|| Reason::Quantization {
             value: node.input(0).unwrap_or_default().into(),
@@ -187,7 +191,7 @@ impl Lowering<'_> {
 
     /// DequantizeLinear of a constant; keeps the integers.
     pub(super) fn dequantize_constant(&self, node: &Node, constant: &Constant) -> Lowered<Constant> {
-        let (scales, zero_points, _, axis) = self.constant_params(node, &constant.shape)?;
+        let Parameters { scales, zero_points, axis, .. } = self.constant_params(node, &constant.shape)?;
         let Some(source) = &constant.quantized else {
             return unsupported("its constant input is not an integer tensor");
         };

@@ -50,10 +50,10 @@ impl<'g> Lowering<'g> {
             }
             (Value::Const(constant), _) => {
                 // Add and Mul do not mind the order.
-                if matches!(op, "Add" | "Mul") {
-                    if let Some(value) = self.with_constant(node, &b, constant)? {
-                        return self.set(node.output(), value);
-                    }
+                if matches!(op, "Add" | "Mul")
+                    && let Some(value) = self.with_constant(node, &b, constant)?
+                {
+                    return self.set(node.output(), value);
                 }
                 if let Some(table) =
                     constant.scalar().map(single).and_then(|k| Some(Table::of(&b)?.map(|x| apply(op, k, x))))
@@ -76,6 +76,10 @@ impl<'g> Lowering<'g> {
                 if let Some(table) = tables.and_then(|(s, t)| s.zip(&t, |x, y| apply(op, x, y))) {
                     return self.set(node.output(), Value::Table(table));
                 }
+                if op == "Add" && a_name != b_name {
+                    self.narrow(node, a_name, b_name)?;
+                    self.narrow(node, b_name, a_name)?;
+                }
                 let (a, b) = (self.operand(a_name)?, self.operand(b_name)?);
                 match op {
                     "Add" => self.two(node, a, b, Source::Sum),
@@ -88,6 +92,43 @@ impl<'g> Lowering<'g> {
                 }
             }
         }
+    }
+
+    /// Clamps a pending operand of a sum to what can still move the quantized sum, so that its 16 bits are spent
+    /// there: with `other` in `low..=high`, a sum outside the range of the QuantizeLinear after it saturates.
+    fn narrow(&mut self, node: &'g Node, name: &str, other: &str) -> Lowered<()> {
+        let Some((low, high)) = self.window(node) else { return Ok(()) };
+        let Value::Pending(pending) = self.value(name)? else { return Ok(()) };
+        let (least, most) = match self.value(other)? {
+            Value::Operand(x) => x.real_range(),
+            Value::Pending(x) => x.real_range(),
+            _ => return Ok(()),
+        };
+        let pending = pending.clamped(low - most, high - least);
+        self.values.insert(name.to_owned(), Value::Pending(Box::new(pending)));
+        Ok(())
+    }
+
+    /// The values of a node's result that the QuantizeLinear after it, and the clamps before that, tell apart, with
+    /// a step to spare on both sides.
+    fn window(&mut self, node: &'g Node) -> Option<(f64, f64)> {
+        let (mut low, mut high) = (f64::NEG_INFINITY, f64::INFINITY);
+        let mut reader = self.only_consumer(node.output())?;
+        while matches!(reader.op_type.as_str(), "Relu" | "Clip") {
+            let (least, most) = self.clamp_bounds(reader).ok()?;
+            // Bounds that cross make a constant: no case worth narrowing for.
+            (low, high) = (low.max(least), high.min(most));
+            reader = self.only_consumer(reader.output())?;
+        }
+        if reader.op_type != "QuantizeLinear" || low >= high {
+            return None;
+        }
+        let q = self.node_qparams(reader).ok()?;
+        let (lowest, highest) = q.dtype.range();
+        let real = |steps: i32| f64::from(steps - q.zero_point) * f64::from(q.scale);
+        let step = f64::from(q.scale);
+        let (low, high) = (low.max(real(lowest)) - step, high.min(real(highest)) + step);
+        (low < high).then_some((low, high))
     }
 
     /// What costs nothing: positive scalar factors, and biases of operators that have one.

@@ -128,7 +128,8 @@ impl<'g> Lowering<'g> {
         let Weights { ints, scales } = weights_per_output(&weights, 0)?;
         let sums = sums(&ints, *o);
         let mut packed = vec![0; ints.len()];
-        let depthwise = groups == *c && *depth == 1;
+        // One input channel alone is cheaper as a general convolution: its taps lie next to each other.
+        let depthwise = groups == *c && *depth == 1 && groups > 1;
         let (kernel, done) = if depthwise {
             let done = pack_depthwise_conv2d(&ints, [*o, *kernel_h, *kernel_w], &mut packed);
             (Kernel::Depthwise { rows, cols, multiplier: o / c }, done)

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use equant_runtime::op::MatMulParams;
-use equant_runtime::plan::DType;
 
 use super::constant::Constant;
 use super::pending::Source;
@@ -165,11 +164,6 @@ impl<'g> Lowering<'g> {
         clamp: [i32; 2],
         name: &str,
     ) -> Lowered<()> {
-        if y.dtype != DType::I8 {
-            return unsupported(
-                "the product of two activations is not quantized to 8 bits; insert QuantizeLinear after it",
-            );
-        }
         let Product { a, b, batch, m, k, n, a_strides, b_strides, y_strides } = product;
         let scale = f64::from(self.program.storages[y.storage].scale);
         let multiplier = multiplier(a.scale * b.scale * factor / scale)?;

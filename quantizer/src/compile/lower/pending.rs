@@ -133,7 +133,24 @@ impl Pending {
     }
 }
 
+/// How far beyond the range that calibration saw a 16-bit value reaches before it saturates.
+const HEADROOM: f64 = 4.0;
+
 impl Lowering<'_> {
+    /// Emits a pending operator as the float value `name`, 16 bits wide: within what calibration saw of it, with
+    /// [`HEADROOM`], and otherwise, or where that is less, within the proved bound.
+    pub(super) fn emit_wide(&mut self, pending: &Pending, name: &str) -> Lowered<Operand> {
+        let seen = self.seen.get(name).map(|&(low, high)| f64::from(low.abs().max(high.abs())) * HEADROOM);
+        let q = match (seen, &pending.source) {
+            (Some(seen), source) if seen > 0.0 && !matches!(source, Source::Softmax(_)) => {
+                let (low, high) = pending.real_range();
+                Some(QParams::sixteen(low.max(-seen), high.min(seen)))
+            }
+            _ => None,
+        };
+        self.emit(pending, q)
+    }
+
     /// Emits a pending operator with the given output parameters, or 16 bits wide.
     pub(super) fn emit(&mut self, pending: &Pending, q: Option<QParams>) -> Lowered<Operand> {
         let result = self.emit_source(pending, q);
@@ -240,7 +257,8 @@ impl Lowering<'_> {
 fn sum_factors(ratios: [f64; 2]) -> Lowered<(i32, i32, u32)> {
     let larger = ratios[0].max(ratios[1]);
     let refuse = Reason::Multiplier { value: larger };
-    if !(larger.is_finite() && larger > 0.0 && larger < f64::from(1u32 << 29)) {
+    let sound = ratios.iter().all(|ratio| ratio.is_finite() && *ratio >= 0.0);
+    if !sound || larger <= 0.0 || larger >= f64::from(1u32 << 29) {
         return Err(refuse);
     }
     let mut shift = (29 - larger.log2().floor() as i64).clamp(1, 62) as i32;

@@ -112,11 +112,7 @@ impl<'g> Lowering<'g> {
     /// Relu and Clip.
     pub(super) fn clamp(&mut self, node: &'g Node) -> Lowered<()> {
         let name = input(node, 0)?;
-        let (low, high) = if node.op_type == "Relu" {
-            (0.0, f64::INFINITY)
-        } else {
-            (self.bound(node, 1, f64::NEG_INFINITY)?, self.bound(node, 2, f64::INFINITY)?)
-        };
+        let (low, high) = self.clamp_bounds(node)?;
         let value = match self.value(name)? {
             Value::Pending(pending) => Value::Pending(Box::new(pending.clamped(low, high))),
             Value::Operand(x) if x.dtype == DType::I16 => {
@@ -126,6 +122,14 @@ impl<'g> Lowering<'g> {
             _ => return self.function(node, name, |x| x.max(low).min(high)),
         };
         self.set(node.output(), value)
+    }
+
+    /// The bounds of a Relu or Clip.
+    pub(super) fn clamp_bounds(&mut self, node: &Node) -> Lowered<(f64, f64)> {
+        match node.op_type.as_str() {
+            "Relu" => Ok((0.0, f64::INFINITY)),
+            _ => Ok((self.bound(node, 1, f64::NEG_INFINITY)?, self.bound(node, 2, f64::INFINITY)?)),
+        }
     }
 
     /// A bound of a Clip.

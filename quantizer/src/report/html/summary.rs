@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::super::svg::{self, Axis, Bar};
 use super::{Report, code, escape, heading, numbers, or_dash, rows, values};
 use crate::metrics::{Evaluation, Metric};
+use crate::pipeline::dtype_name;
 
 /// Layers below this are drawn as poor.
 const POOR_DB: f64 = 10.0;
@@ -62,7 +63,7 @@ pub(super) fn scores(out: &mut String, report: &Report) {
     let _ = writeln!(
         out,
         "<p class=\"note\">The exported file was read back, simulated in float, and compared with the plan on {} \
-         calibration samples: largest difference {} steps of the output, SQNR between the two {}.</p>",
+         calibration samples: largest difference {} steps, SQNR between the two {}.</p>",
         check.samples,
         numbers::real(check.max_error_steps),
         numbers::decibels(check.sqnr_db),
@@ -92,7 +93,7 @@ fn evaluation(out: &mut String, title: &str, evaluation: &Evaluation) {
     let _ = writeln!(
         out,
         "<p class=\"note\">{} samples of {}. “simulation” is the int8 ONNX file in float arithmetic, “plan” the \
-         integer runtime.</p>",
+         integer runtime. A step is 1/255 of the output's range.</p>",
         evaluation.samples,
         code(&evaluation.file),
     );
@@ -162,7 +163,14 @@ pub(super) fn made(out: &mut String, report: &Report) {
         let _ = writeln!(out, "<pre>{}</pre>", escape(&made.command));
     }
     let test = made.test.as_ref().map(|test| format!(", tested with {} of {}", test.samples, code(&test.file)));
-    let config = serde_json::to_string(&made.config).unwrap_or_default();
+    let config = &made.config;
+    let settings = format!(
+        "observer {}, {} weights {}, {} activations",
+        config.observer,
+        if config.reduce_range { "7-bit" } else { "8-bit" },
+        if config.per_channel { "per channel" } else { "per tensor" },
+        dtype_name(config.activations.dtype()),
+    );
     let _ = writeln!(
         out,
         "<p>equant {}; calibrated with {} samples of {}{}. Float model run by {} on {} threads. Settings: {}.</p>\
@@ -174,7 +182,7 @@ pub(super) fn made(out: &mut String, report: &Report) {
         test.unwrap_or_default(),
         made.backend,
         made.threads,
-        code(&config),
+        escape(&settings),
     );
     let total: f64 = made.stages.iter().map(|stage| stage.seconds).sum();
     let steps = made.stages.iter().map(|stage| (stage.name, stage.seconds)).chain([("total", total)]);

@@ -1,5 +1,6 @@
 //! Batched product of two activations.
 
+use super::channels::Output;
 use super::memory;
 use crate::error::Reason;
 use crate::op::{MatMulParams, OpKind};
@@ -9,8 +10,8 @@ use crate::quant::{self, Multiplier};
 
 /// `y[b0, b1, i, j] = requantize(Σ_k (a[b0, b1, i, k] − zero_point_a) · (b[b0, b1, k, j] − zero_point_b))`.
 ///
-/// `a`, `b` and `y` are i8, of any shape: elements are addressed by the strides of the parameters, all inside
-/// their tensor. Depth is at most 32768, so that the sum, exact in 32 bits, cannot overflow; there are at most
+/// `a` and `b` are i8, `y` i8 or i16, of any shape: elements are addressed by the strides of the parameters, all
+/// inside their tensor. Depth is at most 32768, so that the sum, exact in 32 bits, cannot overflow; there are at most
 /// as many products as elements in `y`. One rounding: the error against the f64 definition is at most
 /// `1/2 + |y − zero_point_y| / 2^31` steps.
 #[derive(Debug, Clone, Copy)]
@@ -53,9 +54,9 @@ impl Product {
     }
 
     #[inline(always)]
-    fn finish(&self, acc: i32) -> i8 {
+    fn finish(&self, acc: i32) -> i32 {
         let [low, high] = self.sizes.clamp;
-        quant::requantize(acc, self.multiplier, self.y_zero, low, high) as i8
+        quant::requantize(acc, self.multiplier, self.y_zero, low, high)
     }
 
     #[inline(always)]
@@ -63,8 +64,8 @@ impl Product {
         i32::from(a).wrapping_sub(self.a_zero).wrapping_mul(i32::from(b).wrapping_sub(self.b_zero))
     }
 
-    /// One row of the output, of which `a`, `b` and `y` begin at their first elements.
-    fn row(&self, a: &[i8], b: &[i8], y: &mut [u8]) -> Option<()> {
+    /// One row of the output, which begins at element `y_at`; `a` and `b` begin at their first elements.
+    fn row(&self, a: &[i8], b: &[i8], y: &mut Output<'_>, y_at: usize) -> Option<()> {
         let MatMulParams { k, n, a_strides, b_strides, y_strides, .. } = self.sizes;
         let [depth, columns, a_step, b_step] = [k, n, a_strides[3], b_strides[2]].map(|size| size as usize);
         let [b_column, y_column] = [b_strides[3], y_strides[3]].map(|size| size as usize);
@@ -99,7 +100,7 @@ impl Product {
                 }
             }
             for (lane, &acc) in (0..width).zip(&acc) {
-                *y.get_mut(j.wrapping_add(lane).wrapping_mul(y_column))? = self.finish(acc) as u8;
+                y.put(y_at.wrapping_add(j.wrapping_add(lane).wrapping_mul(y_column)), self.finish(acc))?;
             }
         }
         Some(())
@@ -118,14 +119,14 @@ impl Product {
         }
     }
 
-    fn run(&self, a: &[i8], b: &[i8], y: &mut [u8]) -> Option<()> {
+    fn run(&self, a: &[i8], b: &[i8], y: &mut Output<'_>) -> Option<()> {
         let MatMulParams { batch: [outer, inner], m, a_strides, b_strides, y_strides, .. } = self.sizes;
         for b0 in 0..outer {
             for b1 in 0..inner {
                 let b = b.get(start([b0, b1, 0], b_strides)..)?;
                 for i in 0..m {
                     let a = a.get(start([b0, b1, i], a_strides)..)?;
-                    self.row(a, b, y.get_mut(start([b0, b1, i], y_strides)..)?)?;
+                    self.row(a, b, y, start([b0, b1, i], y_strides))?;
                 }
             }
         }
@@ -159,7 +160,7 @@ impl Operator for MatMul {
     fn check(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
         memory::check_arity(op, 2)?;
         let (a, b, y) = (plan.input(op, 0)?, plan.input(op, 1)?, plan.output(op, 0)?);
-        for tensor in [&a, &b, &y] {
+        for tensor in [&a, &b] {
             memory::check_i8(tensor)?;
         }
         let product = Product::new(op, [&a, &b, &y])?;
@@ -173,6 +174,6 @@ impl Operator for MatMul {
         let (a, b, y) = (plan.input(op, 0)?, plan.input(op, 1)?, plan.output(op, 0)?);
         let product = Product::new(op, [&a, &b, &y])?;
         let (inputs, out) = memory::split(plan, arena, &y)?;
-        product.run(inputs.i8s(&a)?, inputs.i8s(&b)?, out).ok_or(Reason::OperatorShape)
+        product.run(inputs.i8s(&a)?, inputs.i8s(&b)?, &mut Output::new(out, y.dtype)).ok_or(Reason::OperatorShape)
     }
 }

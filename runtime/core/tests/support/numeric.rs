@@ -54,12 +54,15 @@ pub(crate) fn mat_mul(draws: &mut Draws) -> Case {
         5 => a_strides[1] = 0,
         _ => {}
     }
-    let mut spec = |sizes: [u32; 4]| Spec::new(DType::I8, &[sizes.iter().product()], draws.zero_point(DType::I8));
-    let [a, b, y] = [spec([outer, inner, m, k]), spec([outer, inner, k, n]), spec([outer, inner, m, n])];
+    let dtype = draws.dtype();
+    let mut spec =
+        |dtype: DType, sizes: [u32; 4]| Spec::new(dtype, &[sizes.iter().product()], draws.zero_point(dtype));
+    let (a, b) = (spec(DType::I8, [outer, inner, m, k]), spec(DType::I8, [outer, inner, k, n]));
+    let y = spec(dtype, [outer, inner, m, n]);
     case.random_input(&a, draws);
     case.random_input(&b, draws);
     let (mantissa, shift) = draws.multiplier(8 + k.ilog2() as i32 / 2);
-    let clamp = draws.clamp(DType::I8);
+    let clamp = draws.clamp(dtype);
     let params =
         MatMulParams { batch: [outer, inner], m, k, n, a_strides, b_strides, y_strides, mantissa, shift, clamp };
     case.finish(&params, &y)

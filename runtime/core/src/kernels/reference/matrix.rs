@@ -4,6 +4,7 @@ use alloc::{vec, vec::Vec};
 
 use super::{Record, multiplier};
 use crate::op::{FullyConnectedParams, MatMulParams};
+use crate::plan::DType;
 use crate::quant;
 
 pub(super) fn fully_connected(record: &Record<'_>) -> Vec<i32> {
@@ -33,8 +34,12 @@ pub(super) fn mat_mul(record: &Record<'_>) -> Vec<i32> {
     };
     let len = y.elements().expect("a length") as usize;
     let mut out = vec![0; len];
-    for (slot, &byte) in out.iter_mut().zip(&record.arena[y.offset as usize..]) {
-        *slot = i32::from(byte as i8);
+    let held = &record.arena[y.offset as usize..];
+    for (i, slot) in out.iter_mut().enumerate() {
+        *slot = match y.dtype {
+            DType::I8 => i32::from(held[i] as i8),
+            DType::I16 => i32::from(i16::from_le_bytes([held[2 * i], held[2 * i + 1]])),
+        };
     }
     let scale = multiplier(p.mantissa, p.shift);
     for b0 in 0..p.batch[0] {

@@ -1,10 +1,8 @@
 //! Bad input: the right exit code, a message that names file, reason and remedy, and nothing written.
 
-mod common;
-
 use std::path::Path;
 
-use common::{equant, folder, input, labels, model, names, npy, npz, numbers, samples, stderr, stdout};
+use crate::common::{equant, folder, input, labels, model, names, npy, npz, numbers, samples, stderr, stdout};
 use equant::graph::{DataType, Node, Tensor};
 use equant::onnx;
 

@@ -1,5 +1,4 @@
 //! What the command-level tests share: the binary, small models, sample files.
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,25 +8,25 @@ use equant::graph::{Attr, DataType, Dim, Graph, Node, Tensor, ValueInfo};
 use equant::onnx;
 
 /// The built command, run in `folder`.
-pub fn equant(folder: &Path, args: &[&str]) -> Output {
+pub(crate) fn equant(folder: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_equant")).args(args).current_dir(folder).output().expect("the command starts")
 }
 
-pub fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("stdout is UTF-8")
 }
 
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("stderr is UTF-8")
 }
 
 /// A file of the workspace.
-pub fn workspace(path: &str) -> String {
+pub(crate) fn workspace(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path).display().to_string()
 }
 
 /// A fresh folder with a small model `model.onnx` and calibration samples `calib.npz`.
-pub fn folder() -> tempfile::TempDir {
+pub(crate) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("tempdir");
     onnx::write(&model(), &folder.path().join("model.onnx")).expect("model");
     npz(&folder.path().join("calib.npz"), &[("x", &samples(8)), ("y", &labels(8))]);
@@ -35,7 +34,7 @@ pub fn folder() -> tempfile::TempDir {
 }
 
 /// Names of everything in a folder, sorted.
-pub fn names(folder: &Path) -> Vec<String> {
+pub(crate) fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("folder");
     let mut names: Vec<String> =
         entries.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned()).collect();
@@ -43,13 +42,13 @@ pub fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-pub fn input(name: &str, dims: &[usize]) -> ValueInfo {
+pub(crate) fn input(name: &str, dims: &[usize]) -> ValueInfo {
     let dims = std::iter::once(Dim::Symbol("N".into())).chain(dims.iter().map(|&dim| Dim::Known(dim)));
     ValueInfo { name: name.into(), dtype: DataType::F32, shape: Some(dims.collect()) }
 }
 
 /// Numbers that look random and are the same everywhere, in [−1, 1).
-pub fn numbers(count: usize, seed: u32) -> Vec<f32> {
+pub(crate) fn numbers(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -59,7 +58,7 @@ pub fn numbers(count: usize, seed: u32) -> Vec<f32> {
 }
 
 /// `[N, 2, 6, 6]` → Conv 3×3 to 4 channels → Relu → global average → Gemm to 3 classes.
-pub fn model() -> Graph {
+pub(crate) fn model() -> Graph {
     let mut graph = Graph {
         name: "small".into(),
         opset: 17,
@@ -82,16 +81,16 @@ pub fn model() -> Graph {
 }
 
 /// Samples for [`model`] as the bytes of a NumPy array.
-pub fn samples(count: usize) -> Vec<u8> {
+pub(crate) fn samples(count: usize) -> Vec<u8> {
     npy("<f4", &[count, 2, 6, 6], numbers(count * 72, 5).iter().flat_map(|x| x.to_le_bytes()).collect())
 }
 
-pub fn labels(count: usize) -> Vec<u8> {
+pub(crate) fn labels(count: usize) -> Vec<u8> {
     npy("<i8", &[count], (0..count as i64).flat_map(|i| (i % 3).to_le_bytes()).collect())
 }
 
 /// The bytes of a NumPy array (format 1.0).
-pub fn npy(dtype: &str, shape: &[usize], data: Vec<u8>) -> Vec<u8> {
+pub(crate) fn npy(dtype: &str, shape: &[usize], data: Vec<u8>) -> Vec<u8> {
     let dims: String = shape.iter().map(|dim| format!("{dim},")).collect();
     let mut header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({dims}), }}");
     while (10 + header.len() + 1) % 64 != 0 {
@@ -106,7 +105,7 @@ pub fn npy(dtype: &str, shape: &[usize], data: Vec<u8>) -> Vec<u8> {
 }
 
 /// Writes arrays as an `.npz` file.
-pub fn npz(path: &Path, arrays: &[(&str, &[u8])]) -> PathBuf {
+pub(crate) fn npz(path: &Path, arrays: &[(&str, &[u8])]) -> PathBuf {
     let mut archive = zip::ZipWriter::new(std::fs::File::create(path).expect("npz"));
     for (name, bytes) in arrays {
         archive.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).expect("entry");

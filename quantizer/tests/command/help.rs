@@ -1,8 +1,6 @@
 //! What the command says about itself.
 
-mod common;
-
-use common::{equant, stderr, stdout};
+use crate::common::{equant, stderr, stdout};
 
 fn help(args: &[&str]) -> String {
     let output = equant(std::env::temp_dir().as_path(), args);

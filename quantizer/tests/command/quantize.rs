@@ -1,10 +1,8 @@
 //! The command from files to files.
 
-mod common;
-
 use std::path::Path;
 
-use common::{equant, folder, model, names, npz, numbers, samples, stderr, stdout, workspace};
+use crate::common::{equant, folder, model, names, npz, numbers, samples, stderr, stdout, workspace};
 use equant::graph::Tensor;
 use equant::onnx;
 use serde_json::Value;

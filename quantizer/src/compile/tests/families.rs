@@ -1,0 +1,440 @@
+//! Each family of operators against its definition.
+
+use equant_runtime::op::OpKind;
+
+use super::{Net, check};
+use crate::graph::{Attr, DataType};
+
+fn ints(values: &[i64]) -> Attr {
+    Attr::Ints(values.to_vec())
+}
+
+/// One step where rounding may differ, and nothing more.
+const STEP: f64 = 1.001;
+/// A 16-bit output: half a step, and the rounding of the bias to the accumulator's step.
+fn wide(accumulator_steps: f64) -> f64 {
+    0.51 + accumulator_steps
+}
+
+#[test]
+fn convolutions_of_all_geometries() {
+    // group, outputs, kernel, strides, dilations, pads
+    let cases = [
+        (1, 5, [3, 3], [1, 1], [1, 1], [1, 1, 1, 1]),
+        (1, 3, [2, 3], [2, 1], [1, 2], [0, 2, 1, 1]),
+        (2, 6, [3, 1], [1, 2], [2, 1], [2, 0, 1, 0]),
+        (6, 6, [3, 3], [2, 2], [1, 1], [1, 0, 0, 1]),
+        (6, 12, [3, 3], [1, 1], [1, 1], [1, 1, 1, 1]),
+        (1, 8, [1, 1], [1, 1], [1, 1], [0, 0, 0, 0]),
+    ];
+    for (seed, (group, outputs, kernel, strides, dilations, pads)) in cases.into_iter().enumerate() {
+        let (group, outputs): (usize, usize) = (group, outputs);
+        let mut net = Net::new(seed as u64);
+        let x = net.input("x", &[1, 6, 9, 7]);
+        let w = net.weights(&[outputs, 6 / group, kernel[0], kernel[1]], 0);
+        let bias = net.random_floats(&[outputs], -1.0, 1.0);
+        let attrs = [
+            ("group", Attr::Int(group as i64)),
+            ("strides", ints(&strides)),
+            ("dilations", ints(&dilations)),
+            ("pads", ints(&pads)),
+        ];
+        let y = net.node("Conv", &[&x, &w, &bias], &attrs);
+        let y = net.q(&y, 0.031, 17, DataType::I8);
+        net.output(&y);
+        let compiled = check(&mut net, STEP);
+        let kind = if group == 6 { OpKind::DepthwiseConv2d } else { OpKind::Conv2d };
+        assert_eq!(compiled.operators, [kind]);
+    }
+}
+
+#[test]
+fn a_clamp_becomes_part_of_the_convolution() {
+    for clip in [false, true] {
+        let mut net = Net::new(3);
+        let x = net.input("x", &[1, 3, 6, 6]);
+        let w = net.weights(&[4, 3, 3, 3], 0);
+        let mut y = net.node("Conv", &[&x, &w], &[]);
+        if clip {
+            let (low, high) = (net.floats(&[], &[-0.7]), net.floats(&[], &[1.9]));
+            y = net.node("Clip", &[&y, &low, &high], &[]);
+        } else {
+            y = net.node("Relu", &[&y], &[]);
+        }
+        let y = net.q(&y, 0.02, 100, DataType::U8);
+        net.output(&y);
+        let compiled = check(&mut net, STEP);
+        assert_eq!(compiled.map.operators.len(), 1);
+    }
+}
+
+#[test]
+fn a_float_output_keeps_sixteen_bits() {
+    let mut net = Net::new(4);
+    let x = net.input("x", &[1, 20]);
+    let w = net.weights(&[7, 20], 0);
+    let bias = net.random_floats(&[7], -4.0, 4.0);
+    let y = net.node("Gemm", &[&x, &w, &bias], &[("transB", Attr::Int(1))]);
+    net.output(&y);
+    // The accumulator's step is below 0.0231 · 0.009, that of the output at least 20 · 127 · 0.002 · 3 / 32767.
+    check(&mut net, wide(0.3));
+}
+
+#[test]
+fn products_with_constants_in_every_orientation() {
+    let mut net = Net::new(5);
+    let x = net.input("x", &[1, 5, 12]);
+    let w = net.weights(&[12, 8], 1);
+    let bias = net.random_floats(&[8], -1.0, 1.0);
+    let y = net.node("MatMul", &[&x, &w], &[]);
+    let y = net.node("Add", &[&bias, &y], &[]);
+    let y = net.q(&y, 0.04, 3, DataType::I8);
+    // The constant on the left: [4, 5] times [1, 5, 8].
+    let left = net.weights(&[4, 5], 0);
+    let z = net.node("MatMul", &[&left, &y], &[]);
+    let z = net.q(&z, 0.05, -3, DataType::I8);
+    net.output(&y);
+    net.output(&z);
+    let compiled = check(&mut net, 2.0);
+    assert_eq!(compiled.operators, [OpKind::FullyConnected, OpKind::Transpose]);
+
+    let mut net = Net::new(6);
+    let x = net.input("x", &[1, 12]);
+    let w = net.weights(&[12, 8], 1);
+    let bias = net.random_floats(&[1, 8], -1.0, 1.0);
+    let attrs = [("alpha", Attr::Float(0.5)), ("beta", Attr::Float(2.0))];
+    let y = net.node("Gemm", &[&x, &w, &bias], &attrs);
+    let y = net.q(&y, 0.04, 3, DataType::I8);
+    net.output(&y);
+    check(&mut net, STEP);
+}
+
+#[test]
+fn weights_of_other_types() {
+    let mut net = Net::new(7);
+    let x = net.input("x", &[1, 6]);
+    let unsigned: Vec<i32> = (0..24).map(|i| i * 10 + 5).collect();
+    let nibbles: Vec<i32> = (0..24).map(|i| i % 16 - 8).collect();
+    let small: Vec<i32> = (0..24).map(|i| (i * 5) % 16).collect();
+    let cases = [(DataType::U8, unsigned, 128), (DataType::I4, nibbles, 0), (DataType::U4, small, 7)];
+    for (dtype, ints, zero) in cases {
+        let w = net.weights_of(dtype, &[4, 6], &ints, 0, zero);
+        let y = net.node("Gemm", &[&x, &w], &[("transB", Attr::Int(1))]);
+        let scale = if dtype == DataType::U8 { 0.05 } else { 0.004 };
+        let y = net.q(&y, scale, 120, DataType::U8);
+        net.output(&y);
+    }
+    check(&mut net, STEP);
+}
+
+#[test]
+fn products_left_in_float() {
+    // 16-bit activations and float weights, both, and one of them.
+    for (float_x, float_w) in [(true, true), (true, false), (false, true)] {
+        let mut net = Net::new(8);
+        let mut x = net.input("x", &[1, 24]);
+        if float_x {
+            let y = net.random_floats(&[1, 24], -1.0, 1.0);
+            x = net.node("Mul", &[&x, &y], &[]);
+        }
+        let w = if float_w { net.random_floats(&[5, 24], -0.5, 0.5) } else { net.weights(&[5, 24], 0) };
+        let bias = net.random_floats(&[5], -1.0, 1.0);
+        let y = net.node("Gemm", &[&x, &w, &bias], &[("transB", Attr::Int(1))]);
+        net.output(&y);
+        // Each of the terms is rounded to 16 bits of its own bound.
+        check(&mut net, 6.0);
+    }
+}
+
+#[test]
+fn sums_and_products_of_two() {
+    for (seed, op) in ["Add", "Sub", "Mul"].into_iter().enumerate() {
+        let mut net = Net::new(9 + seed as u64);
+        let a = net.input("a", &[1, 4, 5, 3]);
+        let b = net.float_input("b", &[1, 4, 5, 3]);
+        let b = net.q(&b, 0.017, -20, DataType::I8);
+        let channels = net.float_input("channels", &[1, 4, 1, 1]);
+        let channels = net.q(&channels, 0.019, 9, DataType::I8);
+        let y = net.node(op, &[&a, &b], &[]);
+        let y = net.q(&y, 0.05, 11, DataType::I8);
+        let z = net.node(op, &[&y, &channels], &[]);
+        let z = net.node("Relu", &[&z], &[]);
+        let z = net.q(&z, 0.03, 0, DataType::U8);
+        net.output(&y);
+        net.output(&z);
+        // Two roundings, and a factor of up to 3.2 · 0.05 / 0.03 from the first to the second.
+        check(&mut net, if op == "Mul" { 7.0 } else { 3.0 });
+    }
+}
+
+#[test]
+fn sums_and_products_with_constants() {
+    for (seed, op) in ["Add", "Sub", "Mul", "Div"].into_iter().enumerate() {
+        for shape in [vec![1, 4, 1, 1], vec![4, 1, 1], vec![1, 4, 5, 3], vec![3]] {
+            let mut net = Net::new(20 + seed as u64);
+            let x = net.input("x", &[1, 4, 5, 3]);
+            let constant = net.random_floats(&shape, 0.5, 2.0);
+            let y = net.node(op, &[&x, &constant], &[]);
+            let y = net.q(&y, 0.04, 2, DataType::I8);
+            net.output(&y);
+            if matches!(op, "Add" | "Mul" | "Sub") {
+                let z = net.node(op, &[&constant, &x], &[]);
+                net.output(&z);
+            }
+            check(&mut net, STEP);
+        }
+    }
+}
+
+#[test]
+fn a_residual_in_float_keeps_sixteen_bits() {
+    let mut net = Net::new(30);
+    let x = net.input("x", &[1, 8, 5, 5]);
+    let w = net.weights(&[8, 8, 3, 3], 0);
+    let y = net.node("Conv", &[&x, &w], &[("pads", ints(&[1, 1, 1, 1]))]);
+    let y = net.node("Add", &[&y, &x], &[]);
+    let y = net.node("Relu", &[&y], &[]);
+    net.output(&y);
+    let compiled = check(&mut net, 2.0);
+    assert_eq!(compiled.map.operators.len(), 2);
+}
+
+#[test]
+fn functions_of_one_value_are_exact() {
+    for op in ["Sigmoid", "Tanh", "HardSwish", "Elu", "Erf", "Abs", "Neg", "Softplus", "Gelu"] {
+        let mut net = Net::new(31);
+        let x = net.input("x", &[1, 300]);
+        let y = net.node(op, &[&x], &[]);
+        let y = net.q(&y, 0.0123, 40, DataType::U8);
+        net.output(&y);
+        let compiled = check(&mut net, 1e-3);
+        assert_eq!(compiled.operators, [OpKind::Lut], "{op}");
+    }
+}
+
+#[test]
+fn a_gelu_in_five_nodes_is_one_table() {
+    let mut net = Net::new(32);
+    let x = net.input("x", &[1, 7, 40]);
+    let (root, one, half) =
+        (net.floats(&[], &[std::f32::consts::SQRT_2]), net.floats(&[], &[1.0]), net.floats(&[], &[0.5]));
+    let d = net.node("Div", &[&x, &root], &[]);
+    let e = net.node("Erf", &[&d], &[]);
+    let a = net.node("Add", &[&e, &one], &[]);
+    let m = net.node("Mul", &[&x, &a], &[]);
+    let y = net.node("Mul", &[&m, &half], &[]);
+    let y = net.q(&y, 0.0131, 14, DataType::U8);
+    net.output(&y);
+    let compiled = check(&mut net, 1e-3);
+    assert_eq!((compiled.operators, compiled.map.operators.len()), (vec![OpKind::Lut], 1));
+}
+
+#[test]
+fn a_clamp_that_quantization_already_does_costs_nothing() {
+    let mut net = Net::new(33);
+    let x = net.float_input("x", &[1, 30]);
+    let x = net.q(&x, 0.01, 0, DataType::U8);
+    let y = net.node("Relu", &[&x], &[]);
+    let y = net.q(&y, 0.01, 0, DataType::U8);
+    let w = net.weights(&[4, 30], 0);
+    let y = net.node("Gemm", &[&y, &w], &[("transB", Attr::Int(1))]);
+    let y = net.q(&y, 0.05, 128, DataType::U8);
+    net.output(&y);
+    assert_eq!(check(&mut net, STEP).operators, [OpKind::FullyConnected]);
+}
+
+#[test]
+fn softmax_and_normalization() {
+    let mut net = Net::new(34);
+    let x = net.input("x", &[1, 5, 16]);
+    let s = net.node("Softmax", &[&x], &[("axis", Attr::Int(-1))]);
+    let s = net.q(&s, 1.0 / 256.0, 0, DataType::U8);
+    let (gamma, beta) = (net.random_floats(&[16], 0.3, 2.0), net.random_floats(&[16], -1.0, 1.0));
+    let n = net.node("LayerNormalization", &[&x, &gamma, &beta], &[("axis", Attr::Int(-1))]);
+    let q = net.q(&n, 0.04, 5, DataType::I8);
+    net.output(&s);
+    net.output(&q);
+    let float = net.node("LayerNormalization", &[&x, &gamma, &beta], &[]);
+    net.output(&float);
+    check(&mut net, STEP);
+}
+
+#[test]
+fn lone_batch_normalization() {
+    let mut net = Net::new(35);
+    let x = net.input("x", &[1, 6, 4, 4]);
+    let gamma = net.random_floats(&[6], -2.0, 2.0);
+    let (beta, mean, variance) =
+        (net.random_floats(&[6], -1.0, 1.0), net.random_floats(&[6], -1.0, 1.0), net.random_floats(&[6], 0.4, 2.0));
+    let y = net.node("BatchNormalization", &[&x, &gamma, &beta, &mean, &variance], &[]);
+    let y = net.q(&y, 0.05, 0, DataType::I8);
+    net.output(&y);
+    check(&mut net, STEP);
+}
+
+#[test]
+fn averages_and_maxima() {
+    let mut net = Net::new(36);
+    let x = net.input("x", &[1, 5, 7, 6]);
+    let g = net.node("GlobalAveragePool", &[&x], &[]);
+    let g = net.q(&g, 0.002, 0, DataType::I8);
+    net.output(&g);
+    let axes = net.ints(&[2, 3]);
+    let r = net.node("ReduceMean", &[&x, &axes], &[("keepdims", Attr::Int(0))]);
+    net.output(&r);
+    let rows = net.ints(&[2]);
+    let r = net.node("ReduceMean", &[&x, &rows], &[]);
+    net.output(&r);
+    let channels = net.ints(&[1]);
+    let r = net.node("ReduceMean", &[&x, &channels], &[]);
+    net.output(&r);
+    for (include, pads) in [(0, [1, 0, 1, 1]), (1, [1, 1, 1, 1])] {
+        let attrs = [
+            ("kernel_shape", ints(&[3, 2])),
+            ("strides", ints(&[2, 1])),
+            ("pads", ints(&pads)),
+            ("count_include_pad", Attr::Int(include)),
+        ];
+        let a = net.node("AveragePool", &[&x], &attrs);
+        let a = net.q(&a, 0.02, -3, DataType::I8);
+        net.output(&a);
+    }
+    let attrs = [("kernel_shape", ints(&[3, 3])), ("strides", ints(&[2, 2])), ("pads", ints(&[1, 1, 1, 1]))];
+    let m = net.node("MaxPool", &[&x], &attrs);
+    net.output(&m);
+    check(&mut net, STEP);
+}
+
+#[test]
+fn tokens_are_averaged() {
+    let mut net = Net::new(37);
+    let x = net.input("x", &[1, 9, 14]);
+    let axes = net.ints(&[1]);
+    let y = net.node("ReduceMean", &[&x, &axes], &[("keepdims", Attr::Int(0))]);
+    let y = net.q(&y, 0.004, 1, DataType::I8);
+    net.output(&y);
+    check(&mut net, STEP);
+}
+
+#[test]
+fn joins_and_pads() {
+    let mut net = Net::new(38);
+    let a = net.input("a", &[1, 3, 4, 5]);
+    let b = net.float_input("b", &[1, 2, 4, 5]);
+    let b = net.q(&b, 0.02, 7, DataType::I8);
+    let constant = net.random_floats(&[1, 1, 4, 5], -1.0, 1.0);
+    let y = net.node("Concat", &[&a, &b, &constant], &[("axis", Attr::Int(1))]);
+    let y = net.q(&y, 0.025, 0, DataType::I8);
+    net.output(&y);
+    let pads = net.ints(&[0, 0, 1, 2, 0, 1, 0, 1]);
+    let value = net.floats(&[], &[0.5]);
+    let p = net.node("Pad", &[&y, &pads, &value], &[]);
+    net.output(&p);
+    let h = net.node("Concat", &[&a, &a], &[("axis", Attr::Int(2))]);
+    net.output(&h);
+    let f = net.node("Concat", &[&a, &b], &[("axis", Attr::Int(-3))]);
+    net.output(&f);
+    check(&mut net, STEP);
+}
+
+#[test]
+fn flattening_an_image_permutes_the_weights() {
+    let mut net = Net::new(39);
+    let x = net.input("x", &[1, 3, 4, 5]);
+    let x = net.node("Flatten", &[&x], &[]);
+    let w = net.weights(&[6, 60], 0);
+    let y = net.node("Gemm", &[&x, &w], &[("transB", Attr::Int(1))]);
+    let y = net.q(&y, 0.08, 0, DataType::I8);
+    net.output(&y);
+    assert_eq!(check(&mut net, STEP).operators, [OpKind::FullyConnected]);
+}
+
+#[test]
+fn memory_moves_only_where_it_must() {
+    let mut net = Net::new(40);
+    let x = net.input("x", &[1, 3, 4, 5]);
+    let t = net.node("Transpose", &[&x], &[("perm", ints(&[0, 3, 1, 2]))]);
+    net.output(&t);
+    let shape = net.ints(&[1, 6, -1]);
+    let r = net.node("Reshape", &[&x, &shape], &[]);
+    net.output(&r);
+    let axes = net.ints(&[0]);
+    let s = net.node("Squeeze", &[&r, &axes], &[]);
+    let axes = net.ints(&[1]);
+    let u = net.node("Unsqueeze", &[&s, &axes], &[]);
+    net.output(&u);
+    check(&mut net, STEP);
+
+    let mut net = Net::new(41);
+    let x = net.input("x", &[1, 3, 4, 5]);
+    let shape = net.ints(&[1, 3, 20]);
+    let r = net.node("Reshape", &[&x, &shape], &[]);
+    let t = net.node("Transpose", &[&r], &[("perm", ints(&[0, 2, 1]))]);
+    let w = net.weights(&[3, 4], 1);
+    let y = net.node("MatMul", &[&t, &w], &[]);
+    let y = net.q(&y, 0.02, 0, DataType::I8);
+    net.output(&y);
+    assert_eq!(check(&mut net, STEP).operators, [OpKind::FullyConnected]);
+}
+
+#[test]
+fn attention_needs_no_moves() {
+    let mut net = Net::new(42);
+    let x = net.input("x", &[1, 7, 12]);
+    let mut heads = Vec::new();
+    for perm in [[0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]] {
+        let w = net.weights(&[12, 12], 1);
+        let y = net.node("MatMul", &[&x, &w], &[]);
+        let y = net.q(&y, 0.05, 4, DataType::I8);
+        let shape = net.ints(&[0, 0, 3, 4]);
+        let y = net.node("Reshape", &[&y, &shape], &[]);
+        heads.push(net.node("Transpose", &[&y], &[("perm", ints(&perm))]));
+    }
+    let s = net.node("MatMul", &[&heads[0], &heads[1]], &[]);
+    let s = net.q(&s, 0.6, 3, DataType::I8);
+    let factor = net.floats(&[], &[0.1]);
+    let s = net.node("Mul", &[&s, &factor], &[]);
+    let p = net.node("Softmax", &[&s], &[]);
+    let p = net.q(&p, 1.0 / 255.0, 0, DataType::U8);
+    let c = net.node("MatMul", &[&p, &heads[2]], &[]);
+    let c = net.q(&c, 0.03, 4, DataType::I8);
+    let t = net.node("Transpose", &[&c], &[("perm", ints(&[0, 2, 1, 3]))]);
+    let shape = net.ints(&[0, 0, 12]);
+    let y = net.node("Reshape", &[&t, &shape], &[]);
+    net.output(&y);
+    // Four roundings in a row; scores of one step change the result by less than a step each.
+    let compiled = check(&mut net, 6.0);
+    assert_eq!(compiled.operators, [OpKind::FullyConnected, OpKind::MatMul, OpKind::Softmax]);
+}
+
+#[test]
+fn sixteen_bit_quantization_and_integer_inputs() {
+    let mut net = Net::new(43);
+    let x = net.input("x", &[1, 50]);
+    let y = net.random_floats(&[50], -1.0, 1.0);
+    let y = net.node("Mul", &[&x, &y], &[]);
+    let y = net.q(&y, 0.0002, 32768, DataType::U16);
+    net.output(&y);
+    let z = net.q(&y, 0.02, 3, DataType::I8);
+    net.output(&z);
+    check(&mut net, STEP);
+}
+
+#[test]
+fn a_quantized_sum_spends_sixteen_bits_where_they_count() {
+    // Weights whose proved bound is some thirty times what the sum's quantization can tell apart.
+    let mut net = Net::new(44);
+    let x = net.input("x", &[1, 600]);
+    let w = net.weights(&[40, 600], 0);
+    let y = net.node("Gemm", &[&x, &w], &[("transB", Attr::Int(1))]);
+    let b = net.float_input("b", &[1, 40]);
+    let b = net.q(&b, 0.02, 0, DataType::I8);
+    let s = net.node("Add", &[&y, &b], &[]);
+    let r = net.node("Relu", &[&s], &[]);
+    let q = net.q(&r, 0.05, 0, DataType::U8);
+    net.output(&q);
+    let compiled = check(&mut net, STEP);
+    let sum = compiled.values.iter().find(|value| value.name == y).unwrap();
+    // 0..=255 steps of 0.05, and ±128 of 0.02.
+    assert!(sum.scale * 32767.0 < 15.5, "{}", sum.scale);
+}

@@ -1,0 +1,216 @@
+//! The plan against its definition: the float simulation of the same QDQ file (run by tract), and ONNX Runtime.
+
+use std::path::PathBuf;
+
+use equant::compile::{self, Options};
+use equant::data::{Batch, Samples};
+use equant::exec::{self, Backend, PlanRunner, Runner};
+use equant::graph::Graph;
+use equant::qdq::simulate;
+use equant_runtime::plan::{AlignedBytes, DType};
+use equant_tests::cut::pieces;
+use equant_tests::models::{
+    MODELS, artifacts, first_samples, model_path, quantized_graph, root, samples_path, threads,
+};
+
+/// Test samples looked at end to end: all 10,000 unless `EQUANT_TEST_SAMPLES` says less.
+fn limit() -> usize {
+    std::env::var("EQUANT_TEST_SAMPLES").map_or(10_000, |text| text.parse().expect("a number of samples"))
+}
+
+/// What gives the reference values.
+#[derive(Clone, Copy, PartialEq)]
+enum Reference {
+    Simulation,
+    Ort,
+}
+
+impl Reference {
+    fn runner(self, graph: &Graph, outputs: &[String]) -> Result<Box<dyn Runner>, exec::Error> {
+        match self {
+            Self::Simulation => exec::runner(&simulate(graph), outputs, Backend::Tract),
+            Self::Ort => exec::runner(graph, outputs, Backend::Ort),
+        }
+    }
+
+    /// Whether it is there; says so if not.
+    fn available(self, graph: &Graph) -> bool {
+        let outputs: Vec<String> = graph.outputs.iter().map(|output| output.name.clone()).collect();
+        match self.runner(graph, &outputs) {
+            Ok(_) => true,
+            Err(error) if self == Self::Ort => {
+                println!("skipped: comparison with ONNX Runtime: {error}");
+                false
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Every operator on its own, both sides given the same integers: at most one step apart. Returns the number of pieces
+/// and the share of elements that differ.
+fn each_operator(what: &str, graph: &Graph, batch: &Batch, reference: Reference) -> (usize, f64) {
+    let (mut elements, mut differing) = (0usize, 0usize);
+    let pieces = pieces(graph);
+    for piece in &pieces {
+        let inputs: Vec<String> = piece.graph.inputs.iter().map(|input| input.name.clone()).collect();
+        let fed = exec::runner(&simulate(graph), &inputs, Backend::Tract).and_then(|runner| runner.run(batch));
+        let fed = Batch { inputs: fed.unwrap_or_else(|error| panic!("{what}, {}: {error}", piece.name)), ..*batch };
+        let outputs = [piece.graph.outputs[0].name.clone()];
+        let expected = reference
+            .runner(&piece.graph, &outputs)
+            .and_then(|runner| runner.run(&fed))
+            .unwrap_or_else(|error| panic!("{what}, {}: {error}", piece.name));
+        let compiled = compile::compile(&piece.graph, &Options::default())
+            .unwrap_or_else(|error| panic!("{what}, {}: {error}", piece.name));
+        let image = AlignedBytes::from(&compiled.image[..]);
+        let plan = PlanRunner::new(&image).unwrap_or_else(|error| panic!("{what}, {}: {error}", piece.name));
+        // One 8-bit step. What the file leaves in float has 16 bits here, in steps 256 times finer or more, and each
+        // value in between is rounded to 16 bits too.
+        let fine = plan.plan().model_output(0).is_some_and(|output| output.dtype == DType::I16);
+        let tolerance = if fine { 16.0 } else { 1.001 };
+        let actual = plan.run_raw(&fed);
+        let actual = &actual.unwrap_or_else(|error| panic!("{what}, {}: {error}", piece.name))[0];
+        assert_eq!(actual.values.len(), expected[0].len(), "{what}, {}", piece.name);
+        for (&q, &real) in actual.values.iter().zip(&expected[0]) {
+            let steps = f64::from(q - actual.zero_point) - f64::from(real) / f64::from(actual.scale);
+            assert!(steps.abs() <= tolerance, "{what}, {}: {steps} steps apart", piece.name);
+            differing += usize::from(!fine && steps.abs() > 0.501);
+        }
+        elements += actual.values.len();
+    }
+    assert!(elements > 0, "{what} has operators");
+    (pieces.len(), differing as f64 / elements as f64)
+}
+
+fn operators_of_all_models(reference: Reference) {
+    for model in MODELS {
+        let graph = quantized_graph(&artifacts(model).onnx);
+        if !reference.available(&graph) {
+            return;
+        }
+        let batch = first_samples(&samples_path(model, "test10k"), &graph, 4);
+        let (count, share) = each_operator(model, &graph, &batch, reference);
+        println!("{model}: {count} operators, {:.4} % of elements one step apart, none further", 100.0 * share);
+        assert!(share < 0.01, "{model}: {share} of the elements differ");
+    }
+}
+
+#[test]
+fn operators_agree_with_the_simulation() {
+    operators_of_all_models(Reference::Simulation);
+}
+
+#[test]
+fn operators_agree_with_onnx_runtime() {
+    operators_of_all_models(Reference::Ort);
+}
+
+/// What a sample is decided to be: its class, or for the autoencoder its reconstruction error.
+fn decisions(runner: &dyn Runner, model: &str, samples: &Samples) -> Vec<f64> {
+    let reconstructs = model == "ae";
+    let decide = |batch: &Batch, values: Vec<Vec<f32>>| -> Vec<f64> {
+        let size = values[0].len() / batch.count;
+        (0..batch.count)
+            .map(|i| {
+                let out = &values[0][i * size..][..size];
+                if reconstructs {
+                    let x = &batch.inputs[0][i * size..][..size];
+                    x.iter().zip(out).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>() / size as f64
+                } else {
+                    let best = out.iter().enumerate().fold(0, |best, (k, v)| if *v > out[best] { k } else { best });
+                    best as f64
+                }
+            })
+            .collect()
+    };
+    let append = |mut all: Vec<f64>, mut some: Vec<f64>| {
+        all.append(&mut some);
+        all
+    };
+    exec::fold(runner, samples, threads(), decide, Vec::new(), append).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Share of equal decisions. An autoencoder decides by whether the error lies above the reference's median.
+fn equal_share(model: &str, one: &[f64], other: &[f64]) -> f64 {
+    let mut sorted = one.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let median = sorted[sorted.len() / 2];
+    let same = |(a, b): &(&f64, &f64)| if model == "ae" { (**a > median) == (**b > median) } else { a == b };
+    one.iter().zip(other).filter(same).count() as f64 / one.len() as f64
+}
+
+/// A copy of the first `count` samples, if that is not all of them.
+fn cut_samples(model: &str, graph: &Graph, folder: &tempfile::TempDir) -> PathBuf {
+    let path = samples_path(model, "test10k");
+    let count = limit();
+    if count >= 10_000 {
+        return path;
+    }
+    let batch = first_samples(&path, graph, count);
+    let shape: Vec<u64> = if model == "ae" { vec![count as u64, 784] } else { vec![count as u64, 1, 28, 28] };
+    let file = folder.path().join("some.npy");
+    equant_tests::npy::write(&file, &shape, &batch.inputs[0]);
+    file
+}
+
+fn decisions_of_all_models(reference: Reference) {
+    let folder = tempfile::tempdir().unwrap();
+    for model in MODELS {
+        let graph = quantized_graph(&artifacts(model).onnx);
+        if !reference.available(&graph) {
+            return;
+        }
+        let samples = Samples::open(&cut_samples(model, &graph, &folder), &graph).unwrap();
+        let outputs = [graph.outputs[0].name.clone()];
+        let expected = decisions(&*reference.runner(&graph, &outputs).unwrap(), model, &samples);
+        let actual = decisions(&*exec::plan_runner(&artifacts(model).plan).unwrap(), model, &samples);
+        let share = equal_share(model, &expected, &actual);
+        println!("{model}: {:.2} % of {} decisions equal", 100.0 * share, expected.len());
+        assert!(share >= 0.999, "{model}: {share}");
+    }
+}
+
+#[test]
+fn decisions_agree_with_the_simulation() {
+    decisions_of_all_models(Reference::Simulation);
+}
+
+#[test]
+fn decisions_agree_with_onnx_runtime() {
+    decisions_of_all_models(Reference::Ort);
+}
+
+/// Files quantized by other tools compile too, and compute what they say.
+#[test]
+fn third_party_files_agree() {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(root().join("tests/data/third_party_qdq"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "onnx"))
+        .collect();
+    paths.sort();
+    assert!(paths.len() >= 6);
+    let float = quantized_graph(&std::fs::read(model_path("resnet8")).unwrap());
+    let samples = first_samples(&samples_path("resnet8", "test10k"), &float, 200);
+    for path in paths {
+        let name = path.file_name().unwrap().to_string_lossy();
+        let graph = quantized_graph(&std::fs::read(&path).unwrap());
+        let few = Batch { first: 0, count: 2, inputs: vec![samples.inputs[0][..2 * 784].to_vec()] };
+        let (count, share) = each_operator(&name, &graph, &few, Reference::Simulation);
+        assert!(share < 0.01, "{name}: {share}");
+        let compiled = compile::compile(&graph, &Options::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let outputs = [graph.outputs[0].name.clone()];
+        let classes = |values: Vec<Vec<f32>>| -> Vec<usize> {
+            values[0]
+                .chunks(10)
+                .map(|row| (0..10).fold(0, |best, k| if row[k] > row[best] { k } else { best }))
+                .collect()
+        };
+        let expected = classes(Reference::Simulation.runner(&graph, &outputs).unwrap().run(&samples).unwrap());
+        let actual = classes(exec::plan_runner(&compiled.image).unwrap().run(&samples).unwrap());
+        let equal = expected.iter().zip(&actual).filter(|(a, b)| a == b).count();
+        println!("{name}: {count} operators agree, {equal} of {} classes equal", expected.len());
+        assert!(equal >= 199, "{name}: {equal} of 200");
+    }
+}
