@@ -29,6 +29,7 @@ use super::error::{Error, Issue, Reason};
 use super::program::{Named, Place, Program, Record, Storage};
 use super::view::View;
 use crate::graph::{DataType, Dim, Graph, Node};
+use crate::qdq::{FloatRanges, float_ranges};
 
 /// Quantization of an activation, in the plan's signed dtypes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -136,6 +137,7 @@ pub(super) fn lower(graph: &Graph, keep: &[String]) -> Result<Program, Error> {
         consumers: graph.consumers(),
         outputs: graph.outputs.iter().map(|output| output.name.as_str()).collect(),
         inputs: BTreeMap::new(),
+        seen: float_ranges(graph).map_err(Error::Prepare)?,
         quantized: HashMap::new(),
         issues: Vec::new(),
         blame: None,
@@ -173,6 +175,8 @@ struct Lowering<'g> {
     outputs: BTreeSet<&'g str>,
     /// Records of the graph's inputs by position; one that nothing reads has none.
     inputs: BTreeMap<usize, usize>,
+    /// What calibration saw of values that stay in float.
+    seen: FloatRanges,
     /// Results of QuantizeLinear by value and parameters.
     quantized: HashMap<(String, (bool, u32, i32)), Operand>,
     issues: Vec<Issue>,
@@ -284,7 +288,7 @@ impl<'g> Lowering<'g> {
     /// Names a value. An operator whose result is used in several ways is emitted at once, 16 bits wide.
     fn set(&mut self, name: &str, value: Value) -> Lowered<()> {
         let value = match value {
-            Value::Pending(pending) if !self.stays_pending(name) => Value::Operand(self.emit(&pending, None)?),
+            Value::Pending(pending) if !self.stays_pending(name) => Value::Operand(self.emit_wide(&pending, name)?),
             other => other,
         };
         if let Value::Operand(operand) = &value {
@@ -333,7 +337,7 @@ impl<'g> Lowering<'g> {
     fn operand_of(&mut self, name: &str, value: Value) -> Lowered<Operand> {
         match value {
             Value::Operand(operand) => Ok(operand),
-            Value::Pending(pending) => self.emit(&pending, None),
+            Value::Pending(pending) => self.emit_wide(&pending, name),
             Value::Table(table) => self.emit_table(&table, None, name),
             Value::Input { .. } => Err(Reason::InputNotQuantized(name.to_owned())),
             Value::Const(_) => unsupported(format!("its input `{name}` must not be a constant")),

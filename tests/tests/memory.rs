@@ -1,0 +1,70 @@
+//! Calibration's memory does not grow with the number of samples.
+
+use std::path::Path;
+use std::process::Command;
+
+use equant_tests::models::{first_samples, model_path, quantized_graph, samples_path};
+
+/// Peak resident memory of `equant quantize` in KiB: the kernel's high-water mark of the process, read while it runs.
+fn peak_kib(samples: &Path, out: &Path) -> u64 {
+    let program = program();
+    let model = model_path("dscnn");
+    let mut child = Command::new(&program)
+        .args(["--quiet", "quantize"])
+        .arg(&model)
+        .arg("--calib")
+        .arg(samples)
+        .args(["--threads", "2", "-o"])
+        .arg(out)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    loop {
+        // VmHWM only grows, so the last reading before the end is the peak but for the last milliseconds.
+        if let Ok(text) = std::fs::read_to_string(&status)
+            && let Some(line) = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))
+            && let Ok(kib) = line.trim().trim_end_matches("kB").trim().parse::<u64>()
+        {
+            peak = peak.max(kib);
+        }
+        if let Some(status) = child.try_wait().expect("a child that can be waited for") {
+            assert!(status.success(), "equant quantize: {status}");
+            return peak;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+/// The command, built by the same cargo call as this test, or now.
+fn program() -> std::path::PathBuf {
+    let folder = std::env::current_exe().expect("the path of this test");
+    let folder = folder.parent().and_then(Path::parent).expect("target/PROFILE/deps");
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--release", "-p", "equant", "--bin", "equant"])
+        .current_dir(equant_tests::models::root())
+        .status()
+        .expect("cargo");
+    assert!(status.success(), "equant builds");
+    folder.join("equant")
+}
+
+#[test]
+fn ten_times_the_samples_take_the_same_memory() {
+    if !Path::new("/proc/self/status").exists() {
+        println!("skipped: peak memory: this system has no /proc");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let graph = quantized_graph(&std::fs::read(model_path("dscnn")).unwrap());
+    let all = first_samples(&samples_path("dscnn", "test10k"), &graph, 5000);
+    let peaks = [512usize, 5000].map(|count| {
+        let file = folder.path().join(format!("{count}.npy"));
+        equant_tests::npy::write(&file, &[count as u64, 1, 28, 28], &all.inputs[0][..count * 784]);
+        peak_kib(&file, &folder.path().join(format!("out{count}")))
+    });
+    println!("peak memory: {} KiB with 512 samples, {} KiB with 5,000", peaks[0], peaks[1]);
+    assert!(peaks[0] > 1000, "a peak was read");
+    assert!(peaks[1] as f64 <= 1.05 * peaks[0] as f64, "{peaks:?} KiB");
+}
