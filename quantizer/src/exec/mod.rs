@@ -68,9 +68,16 @@ fn single(graph: &Graph, backend: Backend) -> Result<Box<dyn Single>, Error> {
         Backend::Tract => tract::load(graph),
         #[cfg(feature = "ort")]
         Backend::Ort => ort::load(graph),
-        #[allow(unreachable_patterns)]
-        _ => Err(Error::NotBuilt(backend)),
+        #[cfg(not(feature = "tract"))]
+        Backend::Tract => not_built(graph, backend),
+        #[cfg(not(feature = "ort"))]
+        Backend::Ort => not_built(graph, backend),
     }
+}
+
+#[cfg(not(all(feature = "tract", feature = "ort")))]
+fn not_built(_: &Graph, backend: Backend) -> Result<Box<dyn Single>, Error> {
+    Err(Error::NotBuilt(backend))
 }
 
 /// Runs a plan image (see [`crate::compile`]) with the Equant runtime on the host; gives its outputs, dequantized,

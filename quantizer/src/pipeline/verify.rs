@@ -76,9 +76,8 @@ fn evaluation(tallies: &[Tally], samples: &Samples, run: Run) -> Evaluation {
 /// 8 bits, in f32 and in integers: where a value falls between two steps they may choose differently, and what
 /// follows carries that on.
 const MOST_STEPS: f64 = 4.0;
-/// Least distance between simulation and plan in terms of the quantization noise itself: the noise between them is
-/// below a quarter of the noise that quantization makes.
-const MARGIN_DB: f64 = 6.0;
+/// The noise between simulation and plan is at least this far below the noise that quantization makes: half of it.
+const MARGIN_DB: f64 = 3.0;
 /// Share of samples that must have equal classes: all but one of [`super::CHECKED`].
 const LEAST_AGREEMENT: f64 = 0.98;
 
@@ -93,7 +92,7 @@ pub(super) fn contradiction(check: &Verification, scores: &Evaluation) -> Option
     }
     if check.sqnr_db < noise + MARGIN_DB {
         return Some(format!(
-            "plan and simulation of the exported file are {:.1} dB apart, no more than quantization itself ({noise:.1} dB)",
+            "plan and simulation of the exported file differ with an SQNR of {:.1} dB, and quantization itself has {noise:.1} dB",
             check.sqnr_db
         ));
     }
@@ -131,7 +130,7 @@ mod tests {
         assert_eq!(contradiction(&good, &scores(30.0)), None);
         let cases = [
             (Verification { max_error_steps: 5.0, ..good.clone() }, "5.00 steps"),
-            (Verification { sqnr_db: 33.0, ..good.clone() }, "33.0 dB apart"),
+            (Verification { sqnr_db: 32.0, ..good.clone() }, "SQNR of 32.0 dB"),
             (Verification { agreement: Some(62.0 / 64.0), ..good }, "2 of 64"),
         ];
         for (check, part) in cases {

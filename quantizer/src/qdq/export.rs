@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::names::Names;
 use crate::graph::{Attr, Graph, Node, Tensor};
+use super::float_ranges::{self, FLOAT_RANGES};
 use crate::quantize::{Layer, Outcome, QParams};
 
 /// The first operator set whose QuantizeLinear knows 16 and 4 bits.
@@ -27,6 +28,9 @@ pub fn export(graph: &Graph, outcome: &Outcome) -> Graph {
         metadata: graph.metadata.clone(),
     };
     out.metadata.extend(outcome.metadata.clone());
+    if !outcome.float_ranges.is_empty() {
+        out.metadata.insert(FLOAT_RANGES.to_owned(), float_ranges::to_text(&outcome.float_ranges));
+    }
     let mut export = Export { outcome, names: Names::of(graph), dequantized: BTreeMap::new(), out };
     for (name, tensor) in &graph.initializers {
         if let Some(params) = outcome.activations.get(name) {

@@ -2,6 +2,7 @@
 
 mod activations;
 mod chains;
+mod floats;
 mod placement;
 mod weights;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 
 use crate::graph::{DataType, Graph};
 use crate::observe::{Levels, Observer, Statistics};
+use crate::qdq::FloatRanges;
 
 pub use weights::{Bias, Layer, channel_axis};
 
@@ -103,6 +105,8 @@ pub struct Outcome {
     pub activations: BTreeMap<String, QParams>,
     /// The quantized weights and biases, by the name of the node that uses them.
     pub layers: BTreeMap<String, Layer>,
+    /// What calibration saw of the values that stay in float.
+    pub float_ranges: FloatRanges,
     /// How this was made: goes into the file's metadata. Callers add what they know (such as the number of samples).
     pub metadata: BTreeMap<String, String>,
     /// What a person should know: channels widened, layers left in float, and why.
@@ -111,8 +115,9 @@ pub struct Outcome {
 
 /// The values of a prepared graph whose statistics [`quantize`] needs.
 pub fn values_to_observe(graph: &Graph) -> Vec<String> {
-    let mut values: Vec<String> =
-        placement::place(graph).into_iter().filter(|group| !group.is_softmax).flat_map(|group| group.sources).collect();
+    let groups = placement::place(graph);
+    let mut values = floats::values(graph, &groups);
+    values.extend(groups.into_iter().filter(|group| !group.is_softmax).flat_map(|group| group.sources));
     values.sort_unstable();
     values.dedup();
     values
@@ -125,7 +130,9 @@ pub fn values_to_observe(graph: &Graph) -> Vec<String> {
 /// See [`Error`].
 pub fn quantize(graph: &Graph, statistics: &BTreeMap<String, Statistics>, config: &Config) -> Result<Outcome, Error> {
     let mut outcome = Outcome { metadata: metadata(config), ..Outcome::default() };
-    for group in placement::place(graph) {
+    let groups = placement::place(graph);
+    outcome.float_ranges = floats::ranges(graph, &groups, statistics);
+    for group in groups {
         let params = activations::params(graph, &group, statistics, config)?;
         if let (Some(note), Some(value)) = (params.note, group.values.first()) {
             outcome.notes.push(format!("`{value}` {note}"));

@@ -12,6 +12,8 @@ mod matmul;
 mod norm;
 mod pending;
 mod pool;
+mod quantization;
+mod records;
 mod shape;
 mod table;
 mod wide;
@@ -26,9 +28,10 @@ use self::constant::Constant;
 use self::pending::Pending;
 use self::table::Table;
 use super::error::{Error, Issue, Reason};
-use super::program::{Named, Place, Program, Record, Storage};
+use super::program::{Named, Program};
 use super::view::View;
 use crate::graph::{DataType, Dim, Graph, Node};
+use crate::qdq::{FloatRanges, float_ranges};
 
 /// Quantization of an activation, in the plan's signed dtypes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -136,6 +139,7 @@ pub(super) fn lower(graph: &Graph, keep: &[String]) -> Result<Program, Error> {
         consumers: graph.consumers(),
         outputs: graph.outputs.iter().map(|output| output.name.as_str()).collect(),
         inputs: BTreeMap::new(),
+        seen: float_ranges(graph).map_err(Error::Prepare)?,
         quantized: HashMap::new(),
         issues: Vec::new(),
         blame: None,
@@ -173,6 +177,8 @@ struct Lowering<'g> {
     outputs: BTreeSet<&'g str>,
     /// Records of the graph's inputs by position; one that nothing reads has none.
     inputs: BTreeMap<usize, usize>,
+    /// What calibration saw of values that stay in float.
+    seen: FloatRanges,
     /// Results of QuantizeLinear by value and parameters.
     quantized: HashMap<(String, (bool, u32, i32)), Operand>,
     issues: Vec<Issue>,
@@ -284,7 +290,7 @@ impl<'g> Lowering<'g> {
     /// Names a value. An operator whose result is used in several ways is emitted at once, 16 bits wide.
     fn set(&mut self, name: &str, value: Value) -> Lowered<()> {
         let value = match value {
-            Value::Pending(pending) if !self.stays_pending(name) => Value::Operand(self.emit(&pending, None)?),
+            Value::Pending(pending) if !self.stays_pending(name) => Value::Operand(self.emit_wide(&pending, name)?),
             other => other,
         };
         if let Value::Operand(operand) = &value {
@@ -333,251 +339,12 @@ impl<'g> Lowering<'g> {
     fn operand_of(&mut self, name: &str, value: Value) -> Lowered<Operand> {
         match value {
             Value::Operand(operand) => Ok(operand),
-            Value::Pending(pending) => self.emit(&pending, None),
+            Value::Pending(pending) => self.emit_wide(&pending, name),
             Value::Table(table) => self.emit_table(&table, None, name),
             Value::Input { .. } => Err(Reason::InputNotQuantized(name.to_owned())),
             Value::Const(_) => unsupported(format!("its input `{name}` must not be a constant")),
             Value::Failed => unsupported("an input could not be compiled"),
         }
-    }
-
-    /// Parameters of a QuantizeLinear or DequantizeLinear node over an activation.
-    fn node_qparams(&self, node: &Node) -> Lowered<QParams> {
-        let value = node.input(0).unwrap_or_default();
-        let refuse = |reason: &str| Reason::Quantization { value: value.to_owned(), reason: reason.into() };
-        let scale = node
-            .input(1)
-            .and_then(|name| self.graph.initializers.get(name))
-            .ok_or_else(|| refuse("the scale is not a constant"))?;
-        let scale = scale.scalar_f32().ok_or_else(|| refuse("activations need one scale per tensor"))?;
-        let zero = match node.input(2) {
-            Some(name) => {
-                Some(self.graph.initializers.get(name).ok_or_else(|| refuse("the zero point is not a constant"))?)
-            }
-            None => None,
-        };
-        let declared = DataType::from_onnx_number(node.int("output_dtype", 0) as i32);
-        let dtype = zero.map(|tensor| tensor.dtype).or(declared).unwrap_or(DataType::U8);
-        let zero_point = match zero {
-            Some(tensor) if tensor.len() == 1 => tensor.to_i64()[0] as i32,
-            Some(_) => return Err(refuse("activations need one zero point per tensor")),
-            None => 0,
-        };
-        if !(scale.is_finite() && scale > 0.0) {
-            return Err(refuse("the scale is not a positive finite number"));
-        }
-        let (dtype, shift) = match dtype {
-            DataType::U8 => (DType::I8, 128),
-            DataType::I8 => (DType::I8, 0),
-            DataType::U16 => (DType::I16, 32768),
-            DataType::I16 => (DType::I16, 0),
-            other => return Err(refuse(&format!("activations of type {other:?} are not supported"))),
-        };
-        Ok(QParams { dtype, scale, zero_point: zero_point - shift })
-    }
-
-    fn quantize(&mut self, node: &'g Node) -> Lowered<()> {
-        let name = input(node, 0)?;
-        let value = self.value(name)?;
-        if let Value::Const(constant) = &value {
-            let quantized = self.quantize_constant(node, constant)?;
-            return self.set(node.output(), Value::Const(Rc::new(quantized)));
-        }
-        let q = self.node_qparams(node)?;
-        let key = (name.to_owned(), q.key());
-        if let Some(operand) = self.quantized.get(&key) {
-            let operand = operand.clone();
-            return self.set(node.output(), Value::Operand(operand));
-        }
-        let operand = match value {
-            Value::Input { shape, dtype } if dtype.is_float() => {
-                if self.quantized.keys().any(|(known, _)| known == name) {
-                    return unsupported(
-                        "a graph input can be quantized in one way only; use one QuantizeLinear for all its uses",
-                    );
-                }
-                self.input_operand(name, &shape, q)?
-            }
-            Value::Operand(operand) => self.requantized(&operand, q, node)?,
-            Value::Table(table) => self.emit_table(&table, Some(q), &node.name)?,
-            Value::Pending(pending) => self.emit(&pending, Some(q))?,
-            other => self.operand_of(name, other)?,
-        };
-        self.quantized.insert(key, operand.clone());
-        if !matches!(self.values.get(name), Some(Value::Operand(_) | Value::Input { .. } | Value::Table(_))) {
-            // The float value itself is known to the quantized one's precision: enough for comparisons.
-            self.program.named.push(Named {
-                name: name.to_owned(),
-                storage: operand.storage,
-                view: operand.view.clone(),
-                scale: operand.scale,
-                zero_point: operand.zero_point,
-            });
-        }
-        self.set(node.output(), Value::Operand(operand))
-    }
-
-    fn dequantize(&mut self, node: &'g Node) -> Lowered<()> {
-        let name = input(node, 0)?;
-        match self.value(name)? {
-            Value::Const(constant) => {
-                let dequantized = self.dequantize_constant(node, &constant)?;
-                self.set(node.output(), Value::Const(Rc::new(dequantized)))
-            }
-            Value::Input { shape, dtype } if !dtype.is_float() => {
-                let operand = self.input_operand(name, &shape, self.node_qparams(node)?)?;
-                self.values.insert(name.to_owned(), Value::Operand(operand.clone()));
-                self.set(node.output(), Value::Operand(operand))
-            }
-            Value::Operand(mut operand) => {
-                let q = self.node_qparams(node)?;
-                if q.zero_point != operand.zero_point || q.dtype != operand.dtype {
-                    return Err(Reason::Quantization {
-                        value: name.to_owned(),
-                        reason: "DequantizeLinear has another zero point or type than the QuantizeLinear before it"
-                            .into(),
-                    });
-                }
-                operand.scale = f64::from(q.scale);
-                self.set(node.output(), Value::Operand(operand))
-            }
-            other => {
-                self.operand_of(name, other)?;
-                unsupported("its input is not a quantized value")
-            }
-        }
-    }
-
-    /// A graph input as a tensor of the plan, channels last.
-    fn input_operand(&mut self, name: &str, shape: &[usize], q: QParams) -> Lowered<Operand> {
-        // Only images have channels; other tensors lie as the model has them.
-        let view = if shape.len() == 4 { View::channels_last(shape) } else { View::row_major(shape) };
-        let operand = self.fresh(view, q, q.dtype.range());
-        let record = self.default_record(&operand);
-        let position = self.graph.inputs.iter().position(|input| input.name == name).unwrap_or(0);
-        self.inputs.insert(position, record);
-        Ok(operand)
-    }
-
-    /// A new tensor in the arena.
-    fn fresh(&mut self, view: View, q: QParams, range: (i32, i32)) -> Operand {
-        let storage = self.program.storage(Storage {
-            dtype: q.dtype,
-            scale: q.scale,
-            zero_point: q.zero_point,
-            len: view.len(),
-            place: Place::Arena,
-        });
-        Operand { storage, dtype: q.dtype, scale: f64::from(q.scale), zero_point: q.zero_point, view, range }
-    }
-
-    /// A new tensor with the record parameters of another one's storage.
-    fn fresh_like(&mut self, operand: &Operand, view: View) -> Operand {
-        let mut storage = self.program.storages[operand.storage].clone();
-        storage.len = view.len();
-        storage.place = Place::Arena;
-        Operand { storage: self.program.storage(storage), view, ..operand.clone() }
-    }
-
-    /// The record under the operand's natural shape.
-    fn default_record(&mut self, operand: &Operand) -> usize {
-        let shape = operand.view.shape();
-        let (dims, nchw) = if shape.len() == 4 && operand.view.is_channels_last() {
-            (vec![shape[0], shape[2], shape[3], shape[1]], true)
-        } else if shape.len() <= 4 && operand.view.is_row_major() {
-            (shape, false)
-        } else {
-            let mut atoms = operand.view.atoms();
-            atoms.sort_by_key(|atom| std::cmp::Reverse(atom.stride));
-            let dims: Vec<usize> = atoms.iter().map(|atom| atom.size).collect();
-            (if dims.len() <= 4 { dims } else { vec![operand.view.len()] }, false)
-        };
-        self.program.record(Record { storage: operand.storage, dims, nchw })
-    }
-
-    /// The record `[rows, k]`, or the natural one if its last axis is `k` already.
-    fn rows_record(&mut self, operand: &Operand, k: usize) -> usize {
-        let natural = self.default_record(operand);
-        if self.program.records[natural].dims.last() == Some(&k) {
-            return natural;
-        }
-        let dims = vec![operand.view.len() / k, k];
-        self.program.record(Record { storage: operand.storage, dims, nchw: false })
-    }
-
-    /// A record with the given dims.
-    fn shaped_record(&mut self, operand: &Operand, dims: Vec<usize>) -> usize {
-        let natural = self.default_record(operand);
-        if self.program.records[natural].dims == dims {
-            return natural;
-        }
-        self.program.record(Record { storage: operand.storage, dims, nchw: false })
-    }
-
-    /// Brings the graph's outputs into their declared order.
-    fn finish(mut self, keep: &[String]) -> Result<Program, Error> {
-        self.program.inputs = self.inputs.values().copied().collect();
-        for output in &self.graph.outputs {
-            if matches!(self.values.get(&output.name), Some(Value::Failed)) {
-                continue;
-            }
-            if let Err(reason) = self.output(&output.name) {
-                self.issues.push(Issue { node: output.name.clone(), operator: "output".into(), reason });
-            }
-        }
-        if !self.issues.is_empty() {
-            return Err(Error::Nodes(self.issues));
-        }
-        for name in keep {
-            let refuse = |reason: &str| Error::Output { name: name.clone(), reason: reason.into() };
-            let named = self.program.named.iter().find(|named| named.name == *name);
-            let Some(named) = named.cloned() else {
-                return Err(refuse("the plan holds no such value; it may have been fused into the operator after it"));
-            };
-            let storage = &self.program.storages[named.storage];
-            if storage.place != Place::Arena {
-                return Err(refuse("it is a constant"));
-            }
-            let operand = Operand {
-                storage: named.storage,
-                dtype: storage.dtype,
-                scale: named.scale,
-                zero_point: named.zero_point,
-                view: named.view,
-                range: storage.dtype.range(),
-            };
-            let record = self.default_record(&operand);
-            self.program.outputs.push(record);
-        }
-        Ok(self.program)
-    }
-
-    fn output(&mut self, name: &str) -> Lowered<()> {
-        let mut operand = self.operand(name)?;
-        if !(operand.view.is_row_major() || operand.view.shape().len() == 4 && operand.view.is_channels_last()) {
-            let shape = operand.view.shape();
-            operand = self.arranged(&operand, View::row_major(&shape), name)?;
-        }
-        if f64::from(self.program.storages[operand.storage].scale) != operand.scale {
-            // A scalar factor was left to the scale: give the output a record that says so.
-            let q = QParams { dtype: operand.dtype, scale: operand.scale as f32, zero_point: operand.zero_point };
-            operand = self.copied(&operand, q, name)?;
-        }
-        let shape = operand.view.shape();
-        let record = if shape.len() <= 4 {
-            self.default_record(&operand)
-        } else {
-            return unsupported(format!("a graph output of rank {} does not fit a plan (at most 4)", shape.len()));
-        };
-        self.program.outputs.push(record);
-        self.program.named.push(Named {
-            name: name.to_owned(),
-            storage: operand.storage,
-            view: operand.view.clone(),
-            scale: operand.scale,
-            zero_point: operand.zero_point,
-        });
-        Ok(())
     }
 }
 

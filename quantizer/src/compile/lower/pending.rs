@@ -133,7 +133,24 @@ impl Pending {
     }
 }
 
+/// How far beyond the range that calibration saw a 16-bit value reaches before it saturates.
+const HEADROOM: f64 = 4.0;
+
 impl Lowering<'_> {
+    /// Emits a pending operator as the float value `name`, 16 bits wide: within what calibration saw of it, with
+    /// [`HEADROOM`], and otherwise, or where that is less, within the proved bound.
+    pub(super) fn emit_wide(&mut self, pending: &Pending, name: &str) -> Lowered<Operand> {
+        let seen = self.seen.get(name).map(|&(low, high)| f64::from(low.abs().max(high.abs())) * HEADROOM);
+        let q = match (seen, &pending.source) {
+            (Some(seen), source) if seen > 0.0 && !matches!(source, Source::Softmax(_)) => {
+                let (low, high) = pending.real_range();
+                Some(QParams::sixteen(low.max(-seen), high.min(seen)))
+            }
+            _ => None,
+        };
+        self.emit(pending, q)
+    }
+
     /// Emits a pending operator with the given output parameters, or 16 bits wide.
     pub(super) fn emit(&mut self, pending: &Pending, q: Option<QParams>) -> Lowered<Operand> {
         let result = self.emit_source(pending, q);

@@ -50,7 +50,11 @@ impl Lowering<'_> {
             // The first term takes the bias.
             let bias = if i == 0 { bias.to_vec() } else { vec![0.0; bias.len()] };
             let (value, view) = self.fully_connected(node, x.clone(), digit, bias, alpha)?;
-            let term = self.operand_of(node.output(), value)?;
+            let term = match value {
+                // A part of the value `node` makes: what was seen of that says nothing of it.
+                Value::Pending(pending) => self.emit(&pending, None)?,
+                other => self.operand_of(node.output(), other)?,
+            };
             total = Some(match total {
                 None => term,
                 Some(sum) => {

@@ -1,0 +1,29 @@
+//! Values that stay in float between integer operators: sums of a residual stream, attention scores, logits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::placement::Group;
+use crate::graph::Graph;
+use crate::observe::Statistics;
+use crate::qdq::FloatRanges;
+
+/// The results of computing operators that no group quantizes.
+pub(super) fn values(graph: &Graph, groups: &[Group]) -> Vec<String> {
+    let quantized: BTreeSet<&str> = groups.iter().flat_map(|group| &group.values).map(String::as_str).collect();
+    let computed = graph.nodes.iter().filter(|node| {
+        matches!(
+            node.op_type.as_str(),
+            "Gemm" | "MatMul" | "Add" | "Sub" | "Mul" | "Div" | "LayerNormalization" | "ReduceMean" | "GlobalAveragePool"
+        ) && node.domain.is_empty()
+    });
+    computed.map(|node| node.output()).filter(|value| !quantized.contains(value)).map(str::to_owned).collect()
+}
+
+/// What was seen of them.
+pub(super) fn ranges(graph: &Graph, groups: &[Group], statistics: &BTreeMap<String, Statistics>) -> FloatRanges {
+    let seen = |value: String| {
+        let statistics = statistics.get(&value).filter(|seen| seen.count() > 0 && seen.not_finite() == 0)?;
+        Some((value, (statistics.min(), statistics.max())))
+    };
+    values(graph, groups).into_iter().filter_map(seen).collect()
+}
