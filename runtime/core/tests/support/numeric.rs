@@ -55,8 +55,7 @@ pub(crate) fn mat_mul(draws: &mut Draws) -> Case {
         _ => {}
     }
     let dtype = draws.dtype();
-    let mut spec =
-        |dtype: DType, sizes: [u32; 4]| Spec::new(dtype, &[sizes.iter().product()], draws.zero_point(dtype));
+    let mut spec = |dtype: DType, sizes: [u32; 4]| Spec::new(dtype, &[sizes.iter().product()], draws.zero_point(dtype));
     let (a, b) = (spec(DType::I8, [outer, inner, m, k]), spec(DType::I8, [outer, inner, k, n]));
     let y = spec(dtype, [outer, inner, m, n]);
     case.random_input(&a, draws);
