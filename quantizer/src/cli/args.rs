@@ -109,7 +109,7 @@ pub(super) struct QuantizeArgs {
     #[arg(short, long, value_name = "DIR")]
     pub(super) output: Option<PathBuf>,
     /// How activation ranges are chosen
-    #[arg(long, value_enum, default_value_t = ObserverArg::Mse, help_heading = "Quantization")]
+    #[arg(long, value_enum, default_value_t = ObserverArg::Auto, help_heading = "Quantization")]
     pub(super) observer: ObserverArg,
     /// Central share of the values that `--observer percentile` keeps, in percent
     #[arg(long, value_name = "P", default_value_t = 99.99, value_parser = percentile, help_heading = "Quantization")]
@@ -228,6 +228,8 @@ impl ExecArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum ObserverArg {
+    /// Whichever held-out calibration samples favour
+    Auto,
     /// Least mean squared quantization error
     Mse,
     /// Lowest and highest value
@@ -239,12 +241,13 @@ pub(super) enum ObserverArg {
 }
 
 impl ObserverArg {
-    pub(super) fn observer(self, percentile: f64) -> Observer {
+    pub(super) fn observer(self, percentile: f64) -> Option<Observer> {
         match self {
-            Self::Mse => Observer::Mse,
-            Self::Minmax => Observer::MinMax,
-            Self::Percentile => Observer::Percentile(percentile),
-            Self::Entropy => Observer::Entropy,
+            Self::Auto => None,
+            Self::Mse => Some(Observer::Mse),
+            Self::Minmax => Some(Observer::MinMax),
+            Self::Percentile => Some(Observer::Percentile(percentile)),
+            Self::Entropy => Some(Observer::Entropy),
         }
     }
 }

@@ -30,6 +30,8 @@ use source::Source;
 pub struct Samples {
     path: PathBuf,
     source: Arc<Source>,
+    /// Samples used: the first of the source.
+    len: usize,
     labels: Option<Vec<i64>>,
 }
 
@@ -68,7 +70,15 @@ impl Samples {
     pub fn open(path: &Path, graph: &Graph) -> Result<Self, Error> {
         let inputs = inputs(graph).map_err(|kind| Error { file: path.display().to_string(), kind })?;
         let (source, labels) = Source::open(path, inputs)?;
-        Ok(Self { path: path.to_owned(), source: Arc::new(source), labels })
+        Ok(Self { path: path.to_owned(), len: source.len, source: Arc::new(source), labels })
+    }
+
+    /// The first `count` samples (at least 1), or all if there are fewer.
+    #[must_use]
+    pub fn first(&self, count: usize) -> Self {
+        let len = self.len.min(count.max(1));
+        let labels = self.labels.as_ref().map(|labels| labels.iter().take(len).copied().collect());
+        Self { path: self.path.clone(), source: Arc::clone(&self.source), len, labels }
     }
 
     /// The file.
@@ -78,12 +88,12 @@ impl Samples {
 
     /// Number of samples.
     pub fn len(&self) -> usize {
-        self.source.len
+        self.len
     }
 
     /// Whether there are none (never: an empty file is refused).
     pub fn is_empty(&self) -> bool {
-        self.source.len == 0
+        self.len == 0
     }
 
     /// The labels (array `y`), one per sample, if the file has them.
@@ -100,8 +110,15 @@ impl Samples {
     /// not finite. Nothing follows an error.
     pub fn batches(&self, size: usize) -> Result<Batches, Error> {
         let source = Arc::clone(&self.source);
-        let work = move |emit: batches::Emit<'_>| source.stream(size.max(1), emit);
-        Batches::spawn(self.path.display().to_string(), self.source.len, work)
+        let mut left = self.len;
+        let work = move |emit: batches::Emit<'_>| {
+            source.stream(size.max(1), &mut |batch| {
+                let batch = batch.head(left);
+                left -= batch.count;
+                emit(batch) && left > 0
+            })
+        };
+        Batches::spawn(self.path.display().to_string(), self.len, work)
     }
 }
 

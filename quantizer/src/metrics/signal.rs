@@ -12,6 +12,11 @@ pub struct Sqnr {
 }
 
 impl Sqnr {
+    /// Of sums of squares: of the reference, and of its differences to the output.
+    pub fn of(signal: f64, noise: f64) -> Self {
+        Self { signal, noise: noise.max(0.0) }
+    }
+
     /// Adds elements of the reference and of what stands for it.
     pub fn add(&mut self, reference: &[f32], output: &[f32]) {
         for (&r, &o) in reference.iter().zip(output) {

@@ -1,7 +1,7 @@
 //! Runs several models on the same samples and compares them.
 
 use crate::data::{Batch, Samples};
-use crate::exec::{self, BATCH, Runner};
+use crate::exec::{self, Runner};
 use crate::metrics::{Metric, Observation, Tally};
 
 /// Judges model `subject` (an index into the runners) against model `reference`.
@@ -84,23 +84,9 @@ pub(super) fn fold<R: Send, A>(
     run: Run,
     map: impl Fn(&Batch, Vec<Vec<f32>>) -> R + Sync,
     start: A,
-    mut fold: impl FnMut(A, R) -> A,
+    fold: impl FnMut(A, R) -> A,
 ) -> Result<A, exec::Error> {
-    if run.limit >= samples.len() {
-        return exec::fold(runner, samples, run.threads, map, start, fold);
-    }
-    let mut total = start;
-    let mut left = run.limit;
-    for batch in samples.batches(BATCH.min(run.limit.max(1)))? {
-        if left == 0 {
-            break;
-        }
-        let batch = batch?.head(left);
-        left -= batch.count;
-        let values = runner.run(&batch)?;
-        total = fold(total, map(&batch, values));
-    }
-    Ok(total)
+    exec::fold(runner, &samples.first(run.limit), run.threads, map, start, fold)
 }
 
 /// The elements of sample `i` of `count`.

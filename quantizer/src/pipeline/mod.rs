@@ -1,5 +1,6 @@
 //! From files to files: what `equant quantize` does, as a library function.
 
+mod calibrate;
 mod describe;
 mod error;
 mod evaluate;
@@ -8,7 +9,6 @@ mod observed;
 mod progress;
 mod verify;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use describe::{dtype_name, macs, parameters, sample_shape, size, stem};
@@ -22,9 +22,8 @@ use crate::exec::{self, Backend, Runner};
 use crate::graph::shape::infer_partial;
 use crate::graph::{Graph, support};
 use crate::metrics::Metric;
-use crate::observe::Statistics;
 use crate::passes::{self, Dims, PassReport};
-use crate::quantize::{self, Config};
+use crate::quantize::Config;
 use crate::report::{self, MemoryReport, Report};
 use crate::{files, onnx, qdq};
 use progress::Clock;
@@ -210,15 +209,8 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
     let test = request.test.as_deref().map(|path| open_samples(path, graph)).transpose()?;
     let test_metric = test.as_ref().map(|samples| metric(request.metric, graph, samples)).transpose()?;
 
-    let statistics = clock.step("calibrate", calibration.len(), |advance| {
-        observe(graph, &calibration, request, advance).map_err(run_error)
-    })?;
-    let outcome = clock.step("quantize", 0, |_| {
-        let mut outcome = quantize::quantize(graph, &statistics, &request.config)
-            .map_err(|source| Error::Quantize { file: file.clone(), source: Box::new(source) })?;
-        outcome.metadata.insert("equant.calibration_samples".into(), calibration.len().to_string());
-        Ok::<_, Error>(outcome)
-    })?;
+    let calibrated = calibrate::calibrate(graph, &calibration, request, &file, &mut clock)?;
+    let calibrate::Calibrated { outcome, statistics } = calibrated;
     let onnx = clock.step("export", 0, |_| Ok::<_, Error>(onnx::to_bytes(&qdq::export(graph, &outcome))))?;
     let label = format!("{}.int8.onnx", stem(&request.model));
     let (quantized, compiled) = clock.step("compile", 0, |_| {
@@ -287,35 +279,6 @@ fn unlabelled(graph: &Graph) -> Metric {
     let types = infer_partial(graph, 1).types;
     let shape = |value: Option<&crate::graph::ValueInfo>| value.map(|v| sample_shape(&types, v)).unwrap_or_default();
     Metric::choose(&shape(graph.inputs.first()), &shape(graph.outputs.first()), None)
-}
-
-/// Statistics of every value that needs them, over all samples.
-fn observe(
-    graph: &Graph,
-    samples: &Samples,
-    request: &Request,
-    advance: &dyn Fn(usize),
-) -> Result<BTreeMap<String, Statistics>, exec::Error> {
-    let names = quantize::values_to_observe(graph);
-    let runner = exec::runner(graph, &names, request.backend)?;
-    let summarize = |batch: &crate::data::Batch, values: Vec<Vec<f32>>| {
-        let statistics: Vec<Statistics> = values
-            .iter()
-            .map(|values| {
-                let mut statistics = Statistics::default();
-                statistics.observe(values);
-                statistics
-            })
-            .collect();
-        (batch.count, statistics)
-    };
-    let start: Vec<Statistics> = names.iter().map(|_| Statistics::default()).collect();
-    let all = exec::fold(&*runner, samples, request.threads, summarize, start, |mut all, (count, part)| {
-        all.iter_mut().zip(&part).for_each(|(all, part)| all.merge(part));
-        advance(count);
-        all
-    })?;
-    Ok(names.into_iter().zip(all).collect())
 }
 
 fn made(request: &Request, calibration: &Samples, test: Option<&Samples>, stages: Vec<report::Stage>) -> report::Made {

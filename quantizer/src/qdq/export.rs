@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::float_ranges::{self, FLOAT_RANGES};
 use super::names::Names;
 use crate::graph::{Attr, Graph, Node, Tensor};
-use super::float_ranges::{self, FLOAT_RANGES};
 use crate::quantize::{Layer, Outcome, QParams};
 
 /// The first operator set whose QuantizeLinear knows 16 and 4 bits.

@@ -26,7 +26,8 @@ pub(super) fn to_text(ranges: &FloatRanges) -> String {
 /// What is wrong with the text.
 pub fn float_ranges(graph: &Graph) -> Result<FloatRanges, String> {
     let Some(text) = graph.metadata.get(FLOAT_RANGES) else { return Ok(FloatRanges::new()) };
-    let refuse = |reason: String| format!("metadata `{FLOAT_RANGES}` is malformed ({reason}); remove it or quantize again");
+    let refuse =
+        |reason: String| format!("metadata `{FLOAT_RANGES}` is malformed ({reason}); remove it or quantize again");
     let ranges: FloatRanges = serde_json::from_str(text).map_err(|e| refuse(e.to_string()))?;
     match ranges.iter().find(|(_, (low, high))| !(low.is_finite() && high.is_finite() && low <= high)) {
         Some((name, range)) => Err(refuse(format!("`{name}` ranges over {range:?}"))),
@@ -40,7 +41,8 @@ mod tests {
 
     #[test]
     fn ranges_survive_the_metadata() {
-        let ranges = FloatRanges::from([("a \"quoted\" name".to_owned(), (-1.5e-7, 3.25)), ("b".to_owned(), (0.0, 0.0))]);
+        let ranges =
+            FloatRanges::from([("a \"quoted\" name".to_owned(), (-1.5e-7, 3.25)), ("b".to_owned(), (0.0, 0.0))]);
         let mut graph = Graph::default();
         assert_eq!(float_ranges(&graph), Ok(FloatRanges::new()));
         graph.metadata.insert(FLOAT_RANGES.to_owned(), to_text(&ranges));

@@ -26,7 +26,7 @@ pub(super) fn params(
         return Ok(Chosen { params, note: None });
     }
     let seen = seen(graph, group, statistics)?;
-    let mut range = config.observer.range(&seen, levels);
+    let mut range = config.observer().range(&seen, levels);
     for &number in &group.numbers {
         range = Range::around_zero(range.low.min(number.into()), range.high.max(number.into()));
     }

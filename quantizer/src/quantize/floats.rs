@@ -13,7 +13,15 @@ pub(super) fn values(graph: &Graph, groups: &[Group]) -> Vec<String> {
     let computed = graph.nodes.iter().filter(|node| {
         matches!(
             node.op_type.as_str(),
-            "Gemm" | "MatMul" | "Add" | "Sub" | "Mul" | "Div" | "LayerNormalization" | "ReduceMean" | "GlobalAveragePool"
+            "Gemm"
+                | "MatMul"
+                | "Add"
+                | "Sub"
+                | "Mul"
+                | "Div"
+                | "LayerNormalization"
+                | "ReduceMean"
+                | "GlobalAveragePool"
         ) && node.domain.is_empty()
     });
     computed.map(|node| node.output()).filter(|value| !quantized.contains(value)).map(str::to_owned).collect()

@@ -20,8 +20,9 @@ pub use weights::{Bias, Layer, channel_axis};
 /// What the user chose.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Config {
-    /// How activation ranges are chosen.
-    pub observer: Observer,
+    /// How activation ranges are chosen; `None`: as held-out calibration samples favour it, and where nobody asks
+    /// them, by the least mean squared error.
+    pub observer: Option<Observer>,
     /// Weight scales per output channel (or per tensor).
     pub per_channel: bool,
     /// Weights in [−64, 64], for x86 CPUs without VNNI, whose 16-bit sums would saturate.
@@ -30,9 +31,16 @@ pub struct Config {
     pub activations: ActivationType,
 }
 
+impl Config {
+    /// The observer in force.
+    pub fn observer(&self) -> Observer {
+        self.observer.unwrap_or(Observer::Mse)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
-        Self { observer: Observer::Mse, per_channel: true, reduce_range: false, activations: ActivationType::Unsigned }
+        Self { observer: None, per_channel: true, reduce_range: false, activations: ActivationType::Unsigned }
     }
 }
 
@@ -152,7 +160,7 @@ fn metadata(config: &Config) -> BTreeMap<String, String> {
     let bits = if config.reduce_range { "7-bit" } else { "8-bit" };
     [
         ("equant.version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("equant.observer", config.observer.to_string()),
+        ("equant.observer", config.observer().to_string()),
         ("equant.weights", format!("int8 symmetric {granularity}, {bits}")),
         ("equant.activations", format!("{:?} asymmetric per tensor", config.activations.dtype()).to_lowercase()),
     ]

@@ -31,6 +31,25 @@ pub struct Bias {
     pub scales: Vec<f32>,
 }
 
+impl Bias {
+    /// Adds `shift` (real values, one for each output channel) to the bias.
+    pub fn add(&mut self, shift: &[f64]) {
+        let count = self.scales.len().max(1);
+        let shifted: Vec<i32> = self
+            .values
+            .to_i64()
+            .iter()
+            .zip(shift)
+            .enumerate()
+            .map(|(i, (&q, &shift))| {
+                let steps = shift / f64::from(self.scales[i % count]);
+                (q as f64 + steps.round_ties_even()).clamp(-f64::from(i32::MAX), f64::from(i32::MAX)) as i32
+            })
+            .collect();
+        self.values = Tensor::from_ints(DataType::I32, &self.values.shape.clone(), &shifted);
+    }
+}
+
 /// The axis of the output channels of the weights of a Conv, ConvTranspose, Gemm or MatMul with weights of rank `rank`.
 pub fn channel_axis(node: &Node, rank: usize) -> usize {
     match node.op_type.as_str() {

@@ -36,7 +36,7 @@ fn table(mut args: impl Iterator<Item = String>) -> Result<(), Box<dyn std::erro
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--per-tensor" => config.per_channel = false,
-            "--observer" => config.observer = observer(args.next().as_deref())?,
+            "--observer" => config.observer = Some(observer(args.next().as_deref())?),
             name if MODELS.contains(&name) => models.push(arg),
             other => return Err(format!("`{other}` is no model or option; models: {}", MODELS.join(", ")).into()),
         }

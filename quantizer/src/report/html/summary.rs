@@ -166,7 +166,7 @@ pub(super) fn made(out: &mut String, report: &Report) {
     let config = &made.config;
     let settings = format!(
         "observer {}, {} weights {}, {} activations",
-        config.observer,
+        config.observer(),
         if config.reduce_range { "7-bit" } else { "8-bit" },
         if config.per_channel { "per channel" } else { "per tensor" },
         dtype_name(config.activations.dtype()),
