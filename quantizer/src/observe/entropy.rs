@@ -116,10 +116,7 @@ fn divergence(bins: &[Bin], bin_width: f64, range: Range, levels: Levels) -> Opt
 }
 
 /// The runs of bins that fall on the same level, each with the index of its first bin.
-fn cells<'a>(
-    bins: &'a [Bin],
-    level: impl Fn(f64) -> f64 + 'a,
-) -> impl Iterator<Item = (usize, &'a [Bin])> + 'a {
+fn cells<'a>(bins: &'a [Bin], level: impl Fn(f64) -> f64 + 'a) -> impl Iterator<Item = (usize, &'a [Bin])> + 'a {
     let mut first = 0;
     bins.chunk_by(move |a, b| level(a.centre) == level(b.centre)).map(move |cell| {
         let at = first;

@@ -159,8 +159,8 @@ fn measured(values: &[f32], range: Range, levels: Levels) -> f64 {
     let sum: f64 = values
         .iter()
         .map(|&v| {
-            let q = ((f64::from(v) / scale).round_ties_even() + zero_point)
-                .clamp(levels.low.into(), levels.high.into());
+            let q =
+                ((f64::from(v) / scale).round_ties_even() + zero_point).clamp(levels.low.into(), levels.high.into());
             (f64::from(v) - (q - zero_point) * scale).powi(2)
         })
         .sum();
@@ -258,9 +258,8 @@ fn entropy_is_not_misled_by_a_value_that_repeats() {
 #[test]
 fn entropy_differs_from_min_max_on_heavy_tails() {
     // A Laplace law, by its quantile function.
-    let values: Vec<f32> = random(300_000)
-        .map(|p| (-(p - 0.5).signum() * (1.0 - 2.0 * (p - 0.5).abs()).max(1e-9).ln()) as f32)
-        .collect();
+    let values: Vec<f32> =
+        random(300_000).map(|p| (-(p - 0.5).signum() * (1.0 - 2.0 * (p - 0.5).abs()).max(1e-9).ln()) as f32).collect();
     let statistics = seen(&values);
     let full = Observer::MinMax.range(&statistics, Levels::U8);
     let range = Observer::Entropy.range(&statistics, Levels::U8);
