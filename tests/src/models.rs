@@ -12,7 +12,7 @@ use equant::pipeline::{self, Artifacts, Request};
 use equant::quantize::Config;
 
 /// The models that every end-to-end test covers.
-pub const MODELS: [&str; 5] = ["resnet8", "dscnn", "mbv1", "vit", "ae"];
+pub const MODELS: [&str; 5] = ["resnet8", "dscnn", "mbv1", "ae", "vit"];
 
 /// The repository's root.
 pub fn root() -> &'static Path {

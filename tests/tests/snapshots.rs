@@ -25,6 +25,18 @@ fn redact(value: &mut Value) {
     }
 }
 
+/// Leaves out scales and zero points: calibration's float sums depend on the instructions a CPU has.
+fn without_quantization(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(without_quantization),
+        Value::Object(fields) => {
+            fields.retain(|name, _| name != "scale" && name != "zero_point");
+            fields.iter_mut().for_each(|(_, value)| without_quantization(value));
+        }
+        _ => {}
+    }
+}
+
 #[test]
 fn report_keeps_its_structure() {
     let json = artifacts("dscnn").report.to_json().expect("a report");
@@ -35,6 +47,7 @@ fn report_keeps_its_structure() {
 
 #[test]
 fn memory_map_is_as_before() {
-    let memory = &artifacts("dscnn").report.memory;
-    insta::assert_snapshot!(serde_json::to_string_pretty(memory).expect("JSON"));
+    let mut value = serde_json::to_value(&artifacts("dscnn").report.memory).expect("JSON");
+    without_quantization(&mut value);
+    insta::assert_snapshot!(serde_json::to_string_pretty(&value).expect("JSON"));
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{exec, onnx, passes, pipeline};
+use crate::{exec, onnx, passes, pipeline, quantize};
 
 pub(super) const UNEXPECTED: u8 = 1;
 pub(super) const USAGE: u8 = 2;
@@ -57,12 +57,18 @@ fn pipeline_code(error: &pipeline::Error) -> u8 {
     match error {
         Error::Onnx(error) => onnx_code(&error.kind),
         Error::Prepare { source, .. } if matches!(**source, passes::Error::UnknownDim { .. }) => USAGE,
-        Error::Prepare { .. } | Error::Unsupported { .. } | Error::Compile { .. } | Error::Quantize { .. } => {
-            UNSUPPORTED
-        }
+        Error::Prepare { .. } | Error::Unsupported { .. } | Error::Compile { .. } => UNSUPPORTED,
         Error::AlreadyQuantized(_) | Error::Data(_) | Error::NoSamples(_) | Error::Plan { .. } => BAD_INPUT,
         Error::Metric { .. } => USAGE,
-        Error::Run { source, .. } if matches!(**source, exec::Error::NotBuilt(_)) => USAGE,
+        Error::Quantize { source, .. } => match **source {
+            quantize::Error::NotFinite { .. } | quantize::Error::ConstantNotFinite { .. } => BAD_INPUT,
+            _ => UNEXPECTED,
+        },
+        Error::Run { source, .. } => match **source {
+            exec::Error::NotBuilt(_) => USAGE,
+            exec::Error::Shape(_) | exec::Error::TractRefused { .. } | exec::Error::Quantized { .. } => UNSUPPORTED,
+            _ => UNEXPECTED,
+        },
         Error::Write(_) => NOT_WRITTEN,
         Error::Verification { .. } => NOT_VERIFIED,
         _ => UNEXPECTED,
@@ -74,5 +80,29 @@ fn onnx_code(kind: &onnx::ErrorKind) -> u8 {
         onnx::ErrorKind::Opset { .. } | onnx::ErrorKind::Tensors(_) => UNSUPPORTED,
         onnx::ErrorKind::Write(_) => NOT_WRITTEN,
         _ => BAD_INPUT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verification_and_overflow_have_their_codes() {
+        let verification = pipeline::Error::Verification { file: "m".into(), reason: "r".into() };
+        assert_eq!(Failure::from(verification).code(), NOT_VERIFIED);
+        let overflow = quantize::Error::NotFinite { value: "v".into(), count: 3 };
+        let overflow = pipeline::Error::Quantize { file: "m".into(), source: Box::new(overflow) };
+        assert_eq!(Failure::from(overflow).code(), BAD_INPUT);
+        let run = |source| Failure::from(pipeline::Error::run("m", source)).code();
+        assert_eq!(run(exec::Error::NotBuilt(exec::Backend::Ort)), USAGE);
+        assert_eq!(run(exec::Error::TractRefused { reason: "r".into() }), UNSUPPORTED);
+        assert_eq!(run(exec::Error::TractRun { reason: "r".into() }), UNEXPECTED);
+    }
+
+    #[test]
+    fn a_reader_that_stops_is_no_failure() {
+        assert!(Failure::Stdout(io::ErrorKind::BrokenPipe.into()).is_closed_pipe());
+        assert!(!Failure::Stdout(io::ErrorKind::StorageFull.into()).is_closed_pipe());
     }
 }

@@ -3,7 +3,7 @@
 use super::args::EvalArgs;
 use super::error::Failure;
 use super::model::{Kind, Model};
-use super::output::Output;
+use super::output::{Output, most};
 use super::quantize::scores;
 use crate::exec::Runner;
 use crate::metrics::Evaluation;
@@ -21,7 +21,8 @@ pub(super) fn run(args: EvalArgs, output: &Output) -> Result<(), Failure> {
         compatible(&model, reference)?;
     }
     // The float model knows the names of the inputs; a plan does not.
-    let samples = pipeline::open_samples(&args.test, &reference.as_ref().unwrap_or(&model).graph)?;
+    let samples =
+        pipeline::open_samples(&args.test, &reference.as_ref().unwrap_or(&model).graph)?.head(most(args.limit));
     let metric = metric(&args, reference.as_ref().unwrap_or(&model), &samples)?;
 
     let backend = args.exec.backend.backend();
@@ -40,11 +41,10 @@ pub(super) fn run(args: EvalArgs, output: &Output) -> Result<(), Failure> {
     let runners: Vec<&dyn Runner> = runners.iter().map(|runner| &**runner).collect();
     let comparisons: Vec<Comparison> =
         (0..subjects.len()).map(|subject| Comparison { subject, reference: (subject > 0).then_some(0) }).collect();
-    let limit = args.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let progress = output.progress();
-    progress.begin("evaluate", samples.len().min(limit));
+    progress.begin("evaluate", samples.len());
     let start = std::time::Instant::now();
-    let run = Run { metric, threads: args.exec.threads(), limit };
+    let run = Run { metric, threads: args.exec.threads() };
     let tallies = evaluate(&runners, &comparisons, &samples, run, &|done| progress.advance(done))
         .map_err(|source| pipeline::Error::run(&model.file, source))?;
     progress.end("evaluate", start.elapsed().as_secs_f64());

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::args::RunArgs;
 use super::error::Failure;
 use super::model::Model;
-use super::output::Output;
+use super::output::{Output, most};
 use super::profile::Times;
 use crate::exec::BATCH;
 use crate::metrics::argmax;
@@ -35,18 +35,16 @@ pub(super) fn run(args: RunArgs, output: &Output) -> Result<(), Failure> {
             model.file
         )));
     }
-    let samples = pipeline::open_samples(&args.input, &model.graph)?;
+    let samples = pipeline::open_samples(&args.input, &model.graph)?.head(most(args.limit));
     let (inputs, outputs) = model.shapes();
     let has_classes =
         inputs.first() != outputs.first() && outputs.first().is_some_and(|o| o.iter().product::<usize>() > 1);
     let runner = model.runner(args.exec.backend.backend())?;
     let image = image.as_deref().map(AlignedBytes::from);
     let mut times = Times::default();
-    let mut left = args.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let run_error = |source| Failure::from(pipeline::Error::run(&model.file, source));
     for batch in samples.batches(BATCH).map_err(|e| Failure::from(pipeline::Error::from(e)))? {
         let batch = batch.map_err(|e| Failure::from(pipeline::Error::from(e)))?;
-        let batch = batch.head(left);
         let values = runner.run(&batch).map_err(run_error)?;
         if let Some(image) = &image {
             times.run(image, &model.file, &batch)?;
@@ -60,10 +58,6 @@ pub(super) fn run(args: RunArgs, output: &Output) -> Result<(), Failure> {
                 outputs: &row,
             };
             if output.is_json() { output.json_line(&line)? } else { output.text(&text(&line))? }
-        }
-        left -= batch.count;
-        if left == 0 {
-            break;
         }
     }
     match image {

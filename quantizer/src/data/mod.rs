@@ -48,8 +48,7 @@ pub struct Batch {
 
 impl Batch {
     /// The first `count` samples, or all if there are fewer.
-    #[must_use]
-    pub fn head(mut self, count: usize) -> Self {
+    fn head(mut self, count: usize) -> Self {
         if count < self.count {
             for input in &mut self.inputs {
                 input.truncate(input.len() / self.count * count);
@@ -79,6 +78,17 @@ impl Samples {
         let len = self.len.min(count.max(1));
         let labels = self.labels.as_ref().map(|labels| labels.iter().take(len).copied().collect());
         Self { path: self.path.clone(), source: Arc::clone(&self.source), len, labels }
+    }
+
+    /// The first `count` samples, or all if there are fewer.
+    #[must_use]
+    pub fn head(&self, count: usize) -> Self {
+        let mut head = self.clone();
+        head.len = self.len.min(count);
+        if let Some(labels) = &mut head.labels {
+            labels.truncate(head.len);
+        }
+        head
     }
 
     /// The file.

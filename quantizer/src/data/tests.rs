@@ -331,3 +331,19 @@ fn fewer_samples_than_announced_are_no_end() {
     assert!(matches!(batches.next().unwrap().unwrap_err().kind, ErrorKind::Changed));
     assert!(batches.next().is_none());
 }
+
+#[test]
+fn a_head_ends_within_a_batch() {
+    let values: Vec<f32> = (0..20).map(|i| i as f32).collect();
+    let labels: Vec<i64> = (0..10).collect();
+    let folder = folder(&[("s.npz", npz(&[("x", f32s(&[10, 2], &values)), ("y", npy("<i8", &[10], &labels))]))]);
+    let samples = Samples::open(&folder.path().join("s.npz"), &graph(&[("x", &[0, 2])])).unwrap();
+    for (count, expected) in [(5, 5), (4, 4), (99, 10), (0, 0)] {
+        let head = samples.head(count);
+        assert_eq!((head.len(), head.labels().map(<[i64]>::len)), (expected, Some(expected)));
+        let batches: Vec<Batch> = head.batches(4).unwrap().map(Result::unwrap).collect();
+        assert_eq!(batches.iter().map(|batch| batch.count).sum::<usize>(), expected);
+        let read: Vec<f32> = batches.iter().flat_map(|batch| batch.inputs[0].iter().copied()).collect();
+        assert_eq!(read, values[..expected * 2]);
+    }
+}

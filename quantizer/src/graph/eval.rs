@@ -348,7 +348,7 @@ pub fn reshape_target(from: &[usize], target: &[i64], allow_zero: bool) -> Optio
     }
     let known = shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))?;
     if let Some(i) = inferred {
-        if known == 0 || total % known != 0 {
+        if known == 0 || !total.is_multiple_of(known) {
             return None;
         }
         shape[i] = total / known;

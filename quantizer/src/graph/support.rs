@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn a_gelu_has_one_root_and_a_residual_has_none() {
         let mut graph = Graph::default();
-        graph.initializers.insert("two".into(), Tensor::from_f32(&[], &[1.4142]));
+        graph.initializers.insert("two".into(), Tensor::from_f32(&[], &[std::f32::consts::SQRT_2]));
         graph.nodes = vec![
             Node::new("Div", "d", ["x", "two"], ["a"]),
             Node::new("Erf", "e", ["a"], ["b"]),

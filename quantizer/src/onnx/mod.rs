@@ -1,4 +1,4 @@
-//! ONNX files: [`read`] into a [`Graph`](crate::graph::Graph), [`write`] out of one.
+//! ONNX files: [`read`] into a [`Graph`](crate::graph::Graph), [`write()`] out of one.
 
 mod error;
 mod proto;

@@ -10,11 +10,9 @@ pub(super) fn run(graph: &mut Graph) -> usize {
     for index in (0..graph.nodes.len()).rev() {
         if graph.nodes[index].op_type == "BatchNormalization" && graph.nodes[index].domain.is_empty() {
             let Some(affine) = affine(graph, &graph.nodes[index]) else { continue };
-            if fold(graph, index, &affine).is_some() {
-                count += 1;
-            } else if stands_alone(graph, index) && to_depthwise(graph, index, &affine).is_some() {
-                count += 1;
-            }
+            let applied = fold(graph, index, &affine).is_some()
+                || stands_alone(graph, index) && to_depthwise(graph, index, &affine).is_some();
+            count += usize::from(applied);
         }
     }
     count

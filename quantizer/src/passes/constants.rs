@@ -5,11 +5,13 @@ use crate::graph::{Graph, eval};
 pub(super) fn run(graph: &mut Graph) -> usize {
     let mut found = Vec::new();
     graph.nodes.retain(|node| {
-        if node.op_type == "Constant" && node.domain.is_empty() && node.outputs.len() == 1 {
-            if let Some(value) = eval::constant(node) {
-                found.push((node.output().to_owned(), value));
-                return false;
-            }
+        if node.op_type == "Constant"
+            && node.domain.is_empty()
+            && node.outputs.len() == 1
+            && let Some(value) = eval::constant(node)
+        {
+            found.push((node.output().to_owned(), value));
+            return false;
         }
         true
     });

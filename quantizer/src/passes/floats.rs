@@ -25,11 +25,12 @@ pub(super) fn run(graph: &mut Graph) -> usize {
         for (name, attr) in &mut node.attrs {
             match attr {
                 Attr::Tensor(tensor) => count += widen(tensor),
-                Attr::Int(number) if name == "to" || name == "dtype" => {
-                    if DataType::from_onnx_number(*number as i32).is_some_and(other) {
-                        *number = i64::from(DataType::F32.onnx_number());
-                        count += 1;
-                    }
+                Attr::Int(number)
+                    if (name == "to" || name == "dtype")
+                        && DataType::from_onnx_number(*number as i32).is_some_and(other) =>
+                {
+                    *number = i64::from(DataType::F32.onnx_number());
+                    count += 1;
                 }
                 _ => {}
             }

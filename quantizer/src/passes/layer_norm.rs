@@ -74,7 +74,7 @@ fn find(graph: &Graph, quotient: usize) -> Option<Found> {
         let last = shape.len() as i64 - 1;
         node.int("keepdims", 1) != 0 && axes.is_some_and(|axes| axes == [-1] || axes == [last])
     };
-    if !squares || !over_last(mean) || !over_last(square_mean) || !(epsilon >= 0.0) {
+    if !squares || !over_last(mean) || !over_last(square_mean) || epsilon.is_nan() || epsilon < 0.0 {
         return None;
     }
     let size = *shape.last()?;

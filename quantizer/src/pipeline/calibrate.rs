@@ -1,8 +1,9 @@
 //! Calibration: observing values, choosing the observer, and restoring the means of the outputs.
 //!
 //! Every fourth batch is held out: it takes no part in what it judges. With an observer asked for, it is taken;
-//! otherwise each of [`CANDIDATES`] is tried, and the one with the highest SQNR of the outputs on the held-out samples
-//! is kept. Quantization shifts the mean of the outputs; the shift seen in calibration is taken off the last bias
+//! otherwise each of [`CANDIDATES`] is tried and judged by the SQNR of the outputs on the held-out samples. Of those
+//! that come within [`TOLERANCE_DB`] of the best, the widest range is kept: few samples cannot tell them apart, and
+//! they underestimate what clipping does to rare values. Quantization shifts the mean of the outputs; the shift seen in calibration is taken off the last bias
 //! (empirical bias correction, Nagel et al., "Data-Free Quantization", 2019, section 4.2), where that helps the
 //! held-out samples. The final ranges and shifts come from all samples.
 
@@ -13,17 +14,22 @@ use super::{Error, Request, output_names, quantized_runner};
 use crate::data::{Batch, Samples};
 use crate::exec::{self, BATCH};
 use crate::graph::Graph;
+use crate::graph::shape::infer_partial;
 use crate::metrics::Sqnr;
 use crate::observe::{Observer, Statistics};
 use crate::quantize::{self, Config, Outcome};
 use crate::{passes, qdq};
 
-/// The observers tried when none is asked for, the first where they are equal.
-const CANDIDATES: [Observer; 3] = [Observer::Mse, Observer::Percentile(99.999), Observer::MinMax];
+/// The observers tried when none is asked for, wide ranges first.
+const CANDIDATES: [Observer; 3] = [Observer::MinMax, Observer::Percentile(99.999), Observer::Mse];
+/// Differences of SQNR that held-out samples cannot tell from chance.
+const TOLERANCE_DB: f64 = 1.0;
 /// One batch of this many is held out.
 const HELD_OUT: usize = 4;
 /// Samples at most on which quantized candidates are run.
 const JUDGED: usize = 512;
+/// Elements of float outputs at most that are kept to compare candidates with.
+const KEPT_ELEMENTS: usize = 1 << 24;
 
 /// What calibration came to.
 pub(super) struct Calibrated {
@@ -46,7 +52,7 @@ pub(super) fn calibrate(
         quantize::quantize(graph, statistics, config)
             .map_err(|source| Error::Quantize { file: file.to_owned(), source: Box::new(source) })
     };
-    let trial = Trial { graph, samples: &samples.first(JUDGED), request, file };
+    let trial = Trial::new(graph, samples, request, file)?;
     let mut config = request.config.clone();
     let mut notes = Vec::new();
     if config.observer.is_none() {
@@ -67,12 +73,8 @@ pub(super) fn calibrate(
                     })
                     .collect::<Result<Vec<_>, Error>>()
             })?;
-            let mut best = judged[0];
-            for &candidate in &judged[1..] {
-                if candidate.1 > best.1 {
-                    best = candidate;
-                }
-            }
+            let highest = judged.iter().map(|&(_, db)| db).fold(f64::NEG_INFINITY, f64::max);
+            let best = judged.iter().copied().find(|&(_, db)| db >= highest - TOLERANCE_DB).unwrap_or(judged[0]);
             let others = judged.iter().filter(|other| other.0 != best.0);
             let others: Vec<String> = others.map(|(observer, db)| format!("{observer} {db:.1} dB")).collect();
             notes.push(format!(
@@ -141,43 +143,56 @@ fn observe(graph: &Graph, samples: &Samples, request: &Request, advance: &dyn Fn
     Ok(Seen { fitted: names.into_iter().zip(fitted.drain(..)).collect(), all })
 }
 
-/// Runs quantized candidates beside the float model.
+/// Runs quantized candidates and compares them with the float model.
 struct Trial<'a> {
     graph: &'a Graph,
-    samples: &'a Samples,
+    samples: Samples,
     request: &'a Request,
     file: &'a str,
+    /// The float model's outputs, for each batch.
+    float: Vec<Vec<Vec<f32>>>,
 }
 
-impl Trial<'_> {
+impl<'a> Trial<'a> {
+    fn new(graph: &'a Graph, samples: &Samples, request: &'a Request, file: &'a str) -> Result<Self, Error> {
+        let run_error = |source| Error::run(file, source);
+        let types = infer_partial(graph, 1).types;
+        let elements: usize =
+            graph.outputs.iter().filter_map(|o| types.get(&o.name)).map(|t| t.shape.iter().product::<usize>()).sum();
+        let samples = samples.first(JUDGED.min(KEPT_ELEMENTS / elements.max(1)).max(HELD_OUT * BATCH));
+        let runner = exec::runner(graph, &output_names(graph), request.backend).map_err(run_error)?;
+        let keep = |mut kept: Vec<_>, values| {
+            kept.push(values);
+            kept
+        };
+        let float = exec::fold(&*runner, &samples, request.threads, |_, values| values, Vec::new(), keep);
+        Ok(Self { graph, samples, request, file, float: float.map_err(run_error)? })
+    }
+
     fn run(&self, outcome: &Outcome, advance: &dyn Fn(usize)) -> Result<Judged, Error> {
         let mut quantized = qdq::export(self.graph, outcome);
         passes::prepare_quantized(&mut quantized)
             .map_err(|source| Error::Prepare { file: self.file.to_owned(), source: Box::new(source) })?;
         let names = output_names(self.graph);
         let run_error = |source| Error::run(self.file, source);
-        let float = exec::runner(self.graph, &names, self.request.backend).map_err(run_error)?;
         let simulation = quantized_runner(&quantized, &names, self.request.backend).map_err(run_error)?;
         let start: Vec<OutputError> = names.iter().map(|name| OutputError::new(self.graph, outcome, name)).collect();
         let empty = start.clone();
-        let compare = |batch: &Batch, reference: Vec<Vec<f32>>| -> Result<_, exec::Error> {
-            let values = simulation.run(batch)?;
+        let compare = |batch: &Batch, values: Vec<Vec<f32>>| {
             let mut parts = empty.clone();
-            for ((part, r), v) in parts.iter_mut().zip(&reference).zip(&values) {
+            let reference = self.float.get(batch.first / BATCH).map(Vec::as_slice).unwrap_or_default();
+            for ((part, r), v) in parts.iter_mut().zip(reference).zip(&values) {
                 part.add(r, v, batch.count, is_held_out(batch));
             }
-            Ok((batch.count, parts))
+            (batch.count, parts)
         };
-        let add = |totals: Result<Vec<OutputError>, exec::Error>, part: Result<(usize, Vec<OutputError>), _>| {
-            let (mut totals, (count, part)) = (totals?, part?);
+        let add = |mut totals: Vec<OutputError>, (count, part): (usize, Vec<OutputError>)| {
             totals.iter_mut().zip(&part).for_each(|(total, part)| total.merge(part));
             advance(count);
-            Ok(totals)
+            totals
         };
-        let outputs = exec::fold(&*float, self.samples, self.request.threads, compare, Ok(start), add)
-            .and_then(|totals| totals)
-            .map_err(run_error)?;
-        Ok(Judged { outputs })
+        let outputs = exec::fold(&*simulation, &self.samples, self.request.threads, compare, start, add);
+        Ok(Judged { outputs: outputs.map_err(run_error)? })
     }
 }
 

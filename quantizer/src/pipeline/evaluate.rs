@@ -20,8 +20,6 @@ pub struct Run {
     pub metric: Metric,
     /// Number of threads.
     pub threads: usize,
-    /// At most this many samples.
-    pub limit: usize,
 }
 
 /// Totals of each comparison over the samples, which are streamed: memory does not grow with their number, but for
@@ -70,23 +68,7 @@ pub fn evaluate(
         Ok(totals)
     };
     let Some(first) = runners.first() else { return Ok(start) };
-    fold(*first, samples, run, judge, Ok(start), add)?
-}
-
-/// As [`exec::fold`], but at most `run.limit` samples.
-///
-/// # Errors
-///
-/// As [`exec::fold`].
-pub(super) fn fold<R: Send, A>(
-    runner: &dyn Runner,
-    samples: &Samples,
-    run: Run,
-    map: impl Fn(&Batch, Vec<Vec<f32>>) -> R + Sync,
-    start: A,
-    fold: impl FnMut(A, R) -> A,
-) -> Result<A, exec::Error> {
-    exec::fold(runner, &samples.first(run.limit), run.threads, map, start, fold)
+    exec::fold(*first, samples, run.threads, judge, Ok(start), add)?
 }
 
 /// The elements of sample `i` of `count`.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::describe::dtype_name;
-use super::evaluate::{Run, fold};
 use crate::data::Samples;
 use crate::exec::{self, Runner};
 use crate::graph::{DataType, Graph, Node, Tensor};
@@ -63,7 +62,7 @@ pub(super) fn quality(
     float: &dyn Runner,
     quantized: &dyn Runner,
     samples: &Samples,
-    run: Run,
+    threads: usize,
     advance: &dyn Fn(usize),
 ) -> Result<Vec<Layer>, exec::Error> {
     let compare = |batch: &crate::data::Batch, reference: Vec<Vec<f32>>| -> Result<_, exec::Error> {
@@ -75,7 +74,7 @@ pub(super) fn quality(
         Ok((batch.count, parts))
     };
     let start: Result<Vec<Sqnr>, exec::Error> = Ok(vec![Sqnr::default(); pairs.len()]);
-    let totals = fold(float, samples, run, compare, start, |totals, part| {
+    let totals = exec::fold(float, samples, threads, compare, start, |totals, part| {
         let (mut totals, (count, part)) = (totals?, part?);
         totals.iter_mut().zip(&part).for_each(|(total, more)| total.merge(more));
         advance(count);

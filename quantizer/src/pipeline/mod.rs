@@ -227,24 +227,24 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
     let plan = exec::plan_runner(&compiled.image).map_err(run_error)?;
     let models = verify::Models { float: &*float, simulation: &*simulation, plan: &*plan };
 
-    let (checked, verification) = clock.step("verify", CHECKED.min(calibration.len()), |advance| {
-        let run = Run { metric: unlabelled(graph), threads: request.threads, limit: CHECKED };
-        verify::verify(&models, &calibration, run, advance).map_err(run_error)
+    let checked = calibration.head(CHECKED);
+    let (scores, verification) = clock.step("verify", checked.len(), |advance| {
+        let run = Run { metric: unlabelled(graph), threads: request.threads };
+        verify::verify(&models, &checked, run, advance).map_err(run_error)
     })?;
-    if let Some(reason) = verify::contradiction(&verification, &checked) {
+    if let Some(reason) = verify::contradiction(&verification, &scores) {
         return Err(Error::Verification { file, reason });
     }
     let pairs = layers::pairs(graph, &quantized);
-    let layers = clock.step("measure layers", CHECKED.min(calibration.len()), |advance| {
+    let layers = clock.step("measure layers", checked.len(), |advance| {
         let names = |of: fn(&layers::Pair) -> &String| pairs.iter().map(|pair| of(pair).clone()).collect::<Vec<_>>();
         let float = exec::runner(graph, &names(|p| &p.float), request.backend).map_err(run_error)?;
         let simulation = quantized_runner(&quantized, &names(|p| &p.quantized), request.backend).map_err(run_error)?;
-        let run = Run { metric: Metric::Sqnr, threads: request.threads, limit: CHECKED };
-        layers::quality(&pairs, &*float, &*simulation, &calibration, run, advance).map_err(run_error)
+        layers::quality(&pairs, &*float, &*simulation, &checked, request.threads, advance).map_err(run_error)
     })?;
     let tested = match test.as_ref().zip(test_metric) {
         Some((samples, metric)) => Some(clock.step("test", samples.len(), |advance| {
-            let run = Run { metric, threads: request.threads, limit: usize::MAX };
+            let run = Run { metric, threads: request.threads };
             verify::scores(&models, samples, run, advance).map_err(run_error)
         })?),
         None => None,
@@ -261,7 +261,7 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
             plan: compiled.image.len() as u64,
         },
         test: tested,
-        calibration: checked,
+        calibration: scores,
         verification,
         layers,
         activations: observed::activations(graph, &outcome, &statistics),

@@ -99,7 +99,8 @@ fn samples_that_do_not_fit() {
     let floats = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
     let mut with_nan = numbers(2 * 72, 5);
     with_nan[100] = f32::NAN;
-    let cases: [(&[(&str, &[u8])], &[&str]); 6] = [
+    type Arrays<'a> = &'a [(&'a str, &'a [u8])];
+    let cases: [(Arrays<'_>, &[&str]); 6] = [
         (&[("images", &samples(2))], &["no array `x`", "images"]),
         (&[("x", &npy("<f4", &[2, 2, 6, 5], vec![0; 480]))], &["[2, 2, 6, 5]", "[N, 2, 6, 6]"]),
         (&[("x", &npy("|u1", &[2, 2, 6, 6], vec![0; 144]))], &["u1", "float32"]),
