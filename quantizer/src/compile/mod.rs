@@ -2,6 +2,7 @@
 
 mod emit;
 mod error;
+mod limits;
 mod lower;
 mod map;
 mod memory;
@@ -80,6 +81,7 @@ impl Compiled {
 ///
 /// All nodes that cannot be compiled, with reasons.
 pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
+    limits::check(graph)?;
     let program = lower::lower(graph, &options.keep)?;
     let memory = memory::plan(&program);
     let image = emit::image(&program, &memory, options.strip_names)?;

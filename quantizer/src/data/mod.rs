@@ -145,8 +145,10 @@ fn inputs(graph: &Graph) -> Result<Vec<Input>, ErrorKind> {
             return Err(ErrorKind::InputType { input: input.name.clone(), dtype: input.dtype });
         }
         let Some(kind) = shapes.types.get(&input.name) else {
-            let about =
-                |error: &&ShapeError| matches!(error, ShapeError::Input { input: name, .. } if *name == input.name);
+            let about = |error: &&ShapeError| match error {
+                ShapeError::Input { input: name, .. } | ShapeError::TooLarge { node: name, .. } => *name == input.name,
+                ShapeError::Node { .. } => false,
+            };
             let reason = shapes.errors.iter().find(about).map_or_else(|| input.name.clone(), ToString::to_string);
             return Err(ErrorKind::InputShape(reason));
         };

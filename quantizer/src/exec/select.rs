@@ -32,7 +32,7 @@ pub(super) struct Selection {
 pub(super) fn select(graph: &Graph, values: &[String]) -> Result<Selection, Error> {
     let mut graph = graph.clone();
     let shapes = infer_partial(&graph, 1);
-    if let Some(index) = shapes.errors.iter().position(|error| matches!(error, ShapeError::Input { .. })) {
+    if let Some(index) = shapes.errors.iter().position(|error| !matches!(error, ShapeError::Node { .. })) {
         return Err(Error::Shape(shapes.errors[index].clone()));
     }
     let mut inputs = Vec::new();

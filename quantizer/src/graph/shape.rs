@@ -36,6 +36,18 @@ pub enum ShapeError {
         /// What does not fit.
         reason: String,
     },
+    /// A value of a size that nothing could hold.
+    #[error("`{value}` of node or input `{node}`: shape {shape:?} is too large")]
+    TooLarge {
+        /// The node that makes it, or the graph input.
+        node: String,
+        /// Its operator type, or `input`.
+        op_type: String,
+        /// The value.
+        value: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
 }
 
 /// Everything inference finds out.
@@ -85,7 +97,13 @@ pub fn infer_partial(graph: &Graph, batch: usize) -> Shapes {
                 }
             })
             .collect();
-        match shape.and_then(|shape| bounded(shape).map_err(error)) {
+        let too_large = |shape: Vec<usize>| ShapeError::TooLarge {
+            node: input.name.clone(),
+            op_type: "input".into(),
+            value: input.name.clone(),
+            shape,
+        };
+        match shape.and_then(|shape| if bounded(&shape) { Ok(shape) } else { Err(too_large(shape)) }) {
             Ok(shape) => drop(shapes.types.insert(input.name.clone(), TensorType { dtype: input.dtype, shape })),
             Err(error) => shapes.errors.push(error),
         }
@@ -96,12 +114,17 @@ pub fn infer_partial(graph: &Graph, batch: usize) -> Shapes {
             continue;
         }
         let mut context = Context { graph, node, types: &shapes.types, values: &shapes.values };
-        let outputs = context.node().and_then(|outputs| {
-            outputs.into_iter().map(|kind| Ok(TensorType { shape: bounded(kind.shape)?, ..kind })).collect()
-        });
-        match outputs {
+        match context.node() {
             Ok(outputs) => {
-                let outputs: Vec<TensorType> = outputs;
+                if let Some((value, kind)) = node.outputs.iter().zip(&outputs).find(|(_, kind)| !bounded(&kind.shape)) {
+                    shapes.errors.push(ShapeError::TooLarge {
+                        node: node.name.clone(),
+                        op_type: node.op_type.clone(),
+                        value: value.clone(),
+                        shape: kind.shape.clone(),
+                    });
+                    continue;
+                }
                 let value = context.value();
                 for (name, kind) in node.outputs.iter().zip(outputs) {
                     if !name.is_empty() {
@@ -120,13 +143,11 @@ pub fn infer_partial(graph: &Graph, batch: usize) -> Shapes {
     shapes
 }
 
-/// The shape, if products of its sizes stay far from overflow, also of some of them and where others are 0.
-fn bounded(shape: Vec<usize>) -> Result<Vec<usize>, String> {
+/// Whether products of the sizes stay far from overflow, also of some of them and where others are 0.
+fn bounded(shape: &[usize]) -> bool {
     const LIMIT: usize = 1 << 40;
-    match shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size.max(1))) {
-        Some(product) if product <= LIMIT => Ok(shape),
-        _ => Err(format!("shape {shape:?} is too large")),
-    }
+    let volume = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size.max(1)));
+    volume.is_some_and(|volume| volume <= LIMIT)
 }
 
 /// Geometry of a convolution or pooling window along one spatial axis.

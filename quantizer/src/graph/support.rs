@@ -47,6 +47,9 @@ pub fn check(graph: &Graph) -> Vec<Unsupported> {
         let (node, op_type, reason) = match error {
             super::shape::ShapeError::Node { node, op_type, reason } => (node.clone(), op_type.clone(), reason.clone()),
             super::shape::ShapeError::Input { input, reason } => (input.clone(), "input".to_owned(), reason.clone()),
+            super::shape::ShapeError::TooLarge { node, op_type, value, shape } => {
+                (node.clone(), op_type.clone(), format!("`{value}` of shape {shape:?} is too large"))
+            }
         };
         if !found.iter().any(|known| known.node == node) {
             found.push(Unsupported { node, op_type, reason });
