@@ -82,6 +82,8 @@ fn set(graph: &mut Graph, index: usize, low: f32, high: f32) -> bool {
         node.inputs = vec![source];
         return changed;
     }
+    // A missing bound is written as the extreme float: then both are always there.
+    let (low, high) = (low.max(f32::MIN), high.min(f32::MAX));
     let done = node.op_type == "Clip"
         && node.inputs.len() == 3
         && scalar(graph, node.input(1)) == Some(low)
@@ -90,9 +92,8 @@ fn set(graph: &mut Graph, index: usize, low: f32, high: f32) -> bool {
         return false;
     }
     let name = node.name.clone();
-    // A missing bound is written as the extreme float: then both are always there.
-    let low = add_constant(graph, &format!("{name}.min"), Tensor::from_f32(&[], &[low.max(f32::MIN)]));
-    let high = add_constant(graph, &format!("{name}.max"), Tensor::from_f32(&[], &[high.min(f32::MAX)]));
+    let low = add_constant(graph, &format!("{name}.min"), Tensor::from_f32(&[], &[low]));
+    let high = add_constant(graph, &format!("{name}.max"), Tensor::from_f32(&[], &[high]));
     let node = &mut graph.nodes[index];
     node.op_type = "Clip".into();
     node.inputs = vec![source, low, high];
