@@ -8,6 +8,7 @@ use super::output::table;
 use crate::data::Batch;
 use crate::exec::{OpProfile, PlanRunner};
 use crate::pipeline;
+use crate::report::memory::multiplies;
 use crate::report::numbers::{count, percent, seconds};
 
 /// Times of a plan's operators over the samples run.
@@ -45,7 +46,7 @@ impl Times {
                     i.to_string(),
                     op.kind.to_owned(),
                     op.name.clone(),
-                    count(u64::from(op.macs)),
+                    if multiplies(op.kind) { count(u64::from(op.macs)) } else { String::new() },
                     seconds(time(op)),
                     percent(if total > 0.0 { time(op) / total } else { 0.0 }),
                 ]

@@ -72,14 +72,6 @@ impl Samples {
         Ok(Self { path: path.to_owned(), len: source.len, source: Arc::new(source), labels })
     }
 
-    /// The first `count` samples (at least 1), or all if there are fewer.
-    #[must_use]
-    pub fn first(&self, count: usize) -> Self {
-        let len = self.len.min(count.max(1));
-        let labels = self.labels.as_ref().map(|labels| labels.iter().take(len).copied().collect());
-        Self { path: self.path.clone(), source: Arc::clone(&self.source), len, labels }
-    }
-
     /// The first `count` samples, or all if there are fewer.
     #[must_use]
     pub fn head(&self, count: usize) -> Self {

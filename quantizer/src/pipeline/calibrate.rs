@@ -1,11 +1,12 @@
 //! Calibration: observing values, choosing the observer, and restoring the means of the outputs.
 //!
-//! Every fourth batch is held out: it takes no part in what it judges. With an observer asked for, it is taken;
-//! otherwise each of [`CANDIDATES`] is tried and judged by the SQNR of the outputs on the held-out samples. Of those
-//! that come within [`TOLERANCE_DB`] of the best, the widest range is kept: few samples cannot tell them apart, and
-//! they underestimate what clipping does to rare values. Quantization shifts the mean of the outputs; the shift seen in calibration is taken off the last bias
-//! (empirical bias correction, Nagel et al., "Data-Free Quantization", 2019, section 4.2), where that helps the
-//! held-out samples. The final ranges and shifts come from all samples.
+//! Quantization shifts the mean of the outputs; the shift seen in calibration is taken off the last bias (empirical
+//! bias correction, Nagel et al., "Data-Free Quantization", 2019, section 4.2). Whether that helps is judged by cross
+//! validation: the samples are split in two by batches, and each half is corrected by the shift of the other.
+//!
+//! With an observer asked for, it is taken. Otherwise each of [`CANDIDATES`] is tried, and the one whose outputs,
+//! cross-validated like this, have the highest SQNR is kept. What is judged is the very model that would be exported,
+//! since small changes of a scale move a network's SQNR by more than observers differ on average.
 
 use std::collections::BTreeMap;
 
@@ -20,14 +21,13 @@ use crate::observe::{Observer, Statistics};
 use crate::quantize::{self, Config, Outcome};
 use crate::{passes, qdq};
 
-/// The observers tried when none is asked for, wide ranges first.
-const CANDIDATES: [Observer; 3] = [Observer::MinMax, Observer::Percentile(99.999), Observer::Mse];
-/// Differences of SQNR that held-out samples cannot tell from chance.
-const TOLERANCE_DB: f64 = 1.0;
-/// One batch of this many is held out.
-const HELD_OUT: usize = 4;
+/// The observers tried when none is asked for, the first where they are equal.
+const CANDIDATES: [Observer; 4] =
+    [Observer::Mse, Observer::MinMax, Observer::Percentile(99.999), Observer::Percentile(99.99)];
 /// Samples at most on which quantized candidates are run.
-const JUDGED: usize = 512;
+const JUDGED: usize = 256;
+/// Samples at least: fewer are no ground for a choice.
+const LEAST: usize = 4 * BATCH;
 /// Elements of float outputs at most that are kept to compare candidates with.
 const KEPT_ELEMENTS: usize = 1 << 24;
 
@@ -45,76 +45,68 @@ pub(super) fn calibrate(
     file: &str,
     clock: &mut Clock<'_>,
 ) -> Result<Calibrated, Error> {
-    let seen = clock.step("calibrate", samples.len(), |advance| {
+    let statistics = clock.step("calibrate", samples.len(), |advance| {
         observe(graph, samples, request, advance).map_err(|source| Error::run(file, source))
     })?;
-    let quantize = |statistics: &BTreeMap<String, Statistics>, config: &Config| {
-        quantize::quantize(graph, statistics, config)
-            .map_err(|source| Error::Quantize { file: file.to_owned(), source: Box::new(source) })
+    let mut candidates: Vec<Observer> = match request.config.observer {
+        Some(observer) => vec![observer],
+        None => CANDIDATES.to_vec(),
     };
-    let trial = Trial::new(graph, samples, request, file)?;
-    let mut config = request.config.clone();
     let mut notes = Vec::new();
-    if config.observer.is_none() {
-        if trial.samples.len() < HELD_OUT * BATCH {
-            notes.push(format!(
-                "{} samples are too few to hold some out: ranges by {}",
-                samples.len(),
-                config.observer()
-            ));
-        } else {
-            let judged = clock.step("choose ranges", CANDIDATES.len() * trial.samples.len(), |advance| {
-                CANDIDATES
-                    .iter()
-                    .map(|&observer| {
-                        let config = Config { observer: Some(observer), ..config.clone() };
-                        let judged = trial.run(&quantize(&seen.fitted, &config)?, advance)?;
-                        Ok((observer, judged.best()))
-                    })
-                    .collect::<Result<Vec<_>, Error>>()
-            })?;
-            let highest = judged.iter().map(|&(_, db)| db).fold(f64::NEG_INFINITY, f64::max);
-            let best = judged.iter().copied().find(|&(_, db)| db >= highest - TOLERANCE_DB).unwrap_or(judged[0]);
-            let others = judged.iter().filter(|other| other.0 != best.0);
-            let others: Vec<String> = others.map(|(observer, db)| format!("{observer} {db:.1} dB")).collect();
-            notes.push(format!(
-                "ranges by {}: {:.1} dB on held-out calibration samples ({})",
-                best.0,
-                best.1,
-                others.join(", ")
-            ));
-            config.observer = Some(best.0);
+    if candidates.len() > 1 && samples.len() < LEAST {
+        candidates.truncate(1);
+        notes.push(format!("{} samples are too few to choose by: ranges by {}", samples.len(), candidates[0]));
+    }
+    let trial = Trial::new(graph, samples, request, file)?;
+    let mut judged = clock.step("quantize", candidates.len() * trial.samples.len(), |advance| {
+        candidates
+            .iter()
+            .map(|&observer| {
+                let config = Config { observer: Some(observer), ..request.config.clone() };
+                let outcome = quantize::quantize(graph, &statistics, &config)
+                    .map_err(|source| Error::Quantize { file: file.to_owned(), source: Box::new(source) })?;
+                let errors = trial.run(&outcome, advance)?;
+                Ok(Candidate { observer, outcome, sqnr_db: sqnr(&errors), errors })
+            })
+            .collect::<Result<Vec<_>, Error>>()
+    })?;
+    let mut best = 0;
+    for (i, candidate) in judged.iter().enumerate() {
+        if candidate.sqnr_db > judged[best].sqnr_db {
+            best = i;
         }
     }
-    let (mut outcome, judged) = clock.step("quantize", trial.samples.len(), |advance| {
-        let outcome = quantize(&seen.all, &config)?;
-        let judged = trial.run(&outcome, advance)?;
-        Ok::<_, Error>((outcome, judged))
-    })?;
-    for (output, shift) in judged.outputs.iter().filter(|output| output.helps()).map(|output| (output, output.shift()))
-    {
-        if let Some(bias) = outcome.layers.get_mut(&output.node).and_then(|layer| layer.bias.as_mut()) {
-            bias.add(&shift);
-            notes.push(format!("node `{}`: its bias takes up the mean error of the outputs", output.node));
+    if judged.len() > 1 {
+        let scores: Vec<String> = judged.iter().map(|c| format!("{} {:.1} dB", c.observer, c.sqnr_db)).collect();
+        notes.push(format!("ranges by {}, by calibration samples: {}", judged[best].observer, scores.join(", ")));
+    }
+    let Candidate { mut outcome, errors, .. } = judged.swap_remove(best);
+    for error in errors.iter().filter(|error| error.helps()) {
+        if let Some(bias) = outcome.layers.get_mut(&error.node).and_then(|layer| layer.bias.as_mut()) {
+            bias.add(&error.shift());
+            notes.push(format!("node `{}`: its bias takes up the mean error of the outputs", error.node));
         }
     }
     outcome.notes.extend(notes);
     outcome.metadata.insert("equant.calibration_samples".into(), samples.len().to_string());
-    Ok(Calibrated { outcome, statistics: seen.all })
+    Ok(Calibrated { outcome, statistics })
 }
 
-/// Statistics of the samples that are not held out, and of all.
-struct Seen {
-    fitted: BTreeMap<String, Statistics>,
-    all: BTreeMap<String, Statistics>,
+/// One way to quantize, and how it did.
+struct Candidate {
+    observer: Observer,
+    outcome: Outcome,
+    errors: Vec<OutputError>,
+    sqnr_db: f64,
 }
 
-/// Whether the batch is one that judges.
-fn is_held_out(batch: &Batch) -> bool {
-    batch.first / BATCH % HELD_OUT == HELD_OUT - 1
-}
-
-fn observe(graph: &Graph, samples: &Samples, request: &Request, advance: &dyn Fn(usize)) -> Result<Seen, exec::Error> {
+/// Statistics of every value that needs them, over all samples.
+fn observe(
+    graph: &Graph,
+    samples: &Samples,
+    request: &Request,
+    advance: &dyn Fn(usize),
+) -> Result<BTreeMap<String, Statistics>, exec::Error> {
     let names = quantize::values_to_observe(graph);
     let runner = exec::runner(graph, &names, request.backend)?;
     let summarize = |batch: &Batch, values: Vec<Vec<f32>>| {
@@ -126,21 +118,15 @@ fn observe(graph: &Graph, samples: &Samples, request: &Request, advance: &dyn Fn
                 statistics
             })
             .collect();
-        (batch.count, is_held_out(batch), statistics)
+        (batch.count, statistics)
     };
-    let start = [(); 2].map(|()| vec![Statistics::default(); names.len()]);
-    let [mut fitted, held_out] =
-        exec::fold(&*runner, samples, request.threads, summarize, start, |mut parts, (count, held_out, part)| {
-            parts[usize::from(held_out)].iter_mut().zip(&part).for_each(|(total, part)| total.merge(part));
-            advance(count);
-            parts
-        })?;
-    let all = fitted.clone().into_iter().zip(&held_out).map(|(mut all, part)| {
-        all.merge(part);
+    let start = vec![Statistics::default(); names.len()];
+    let all = exec::fold(&*runner, samples, request.threads, summarize, start, |mut all, (count, part)| {
+        all.iter_mut().zip(&part).for_each(|(total, part)| total.merge(part));
+        advance(count);
         all
-    });
-    let all = names.iter().cloned().zip(all).collect();
-    Ok(Seen { fitted: names.into_iter().zip(fitted.drain(..)).collect(), all })
+    })?;
+    Ok(names.into_iter().zip(all).collect())
 }
 
 /// Runs quantized candidates and compares them with the float model.
@@ -159,7 +145,7 @@ impl<'a> Trial<'a> {
         let types = infer_partial(graph, 1).types;
         let elements: usize =
             graph.outputs.iter().filter_map(|o| types.get(&o.name)).map(|t| t.shape.iter().product::<usize>()).sum();
-        let samples = samples.first(JUDGED.min(KEPT_ELEMENTS / elements.max(1)).max(HELD_OUT * BATCH));
+        let samples = samples.head(JUDGED.min(KEPT_ELEMENTS / elements.max(1)).max(LEAST));
         let runner = exec::runner(graph, &output_names(graph), request.backend).map_err(run_error)?;
         let keep = |mut kept: Vec<_>, values| {
             kept.push(values);
@@ -169,7 +155,7 @@ impl<'a> Trial<'a> {
         Ok(Self { graph, samples, request, file, float: float.map_err(run_error)? })
     }
 
-    fn run(&self, outcome: &Outcome, advance: &dyn Fn(usize)) -> Result<Judged, Error> {
+    fn run(&self, outcome: &Outcome, advance: &dyn Fn(usize)) -> Result<Vec<OutputError>, Error> {
         let mut quantized = qdq::export(self.graph, outcome);
         passes::prepare_quantized(&mut quantized)
             .map_err(|source| Error::Prepare { file: self.file.to_owned(), source: Box::new(source) })?;
@@ -182,7 +168,7 @@ impl<'a> Trial<'a> {
             let mut parts = empty.clone();
             let reference = self.float.get(batch.first / BATCH).map(Vec::as_slice).unwrap_or_default();
             for ((part, r), v) in parts.iter_mut().zip(reference).zip(&values) {
-                part.add(r, v, batch.count, is_held_out(batch));
+                part.add(r, v, batch.count, batch.first / BATCH % 2);
             }
             (batch.count, parts)
         };
@@ -191,24 +177,15 @@ impl<'a> Trial<'a> {
             advance(count);
             totals
         };
-        let outputs = exec::fold(&*simulation, &self.samples, self.request.threads, compare, start, add);
-        Ok(Judged { outputs: outputs.map_err(run_error)? })
+        exec::fold(&*simulation, &self.samples, self.request.threads, compare, start, add).map_err(run_error)
     }
 }
 
-/// The errors of all outputs of a candidate.
-struct Judged {
-    outputs: Vec<OutputError>,
-}
-
-impl Judged {
-    /// SQNR in dB over all outputs on the held-out samples, with the corrections that help.
-    fn best(&self) -> f64 {
-        let signal: f64 = self.outputs.iter().map(|output| output.held_out.signal).sum();
-        let noise: f64 =
-            self.outputs.iter().map(|o| o.held_out.noise(o.helps().then(|| o.fitted.shift()).as_deref())).sum();
-        Sqnr::of(signal, noise).decibels()
-    }
+/// SQNR in dB over all outputs, cross-validated, with the corrections that help.
+fn sqnr(outputs: &[OutputError]) -> f64 {
+    let signal: f64 = outputs.iter().flat_map(|output| &output.halves).map(|half| half.signal).sum();
+    let noise: f64 = outputs.iter().map(|output| output.noise(output.helps())).sum();
+    Sqnr::of(signal, noise).decibels()
 }
 
 /// Differences between the float and the quantized output, per channel of the bias that could take up their mean.
@@ -218,8 +195,7 @@ struct OutputError {
     node: String,
     /// Whether channels are the innermost axis, and not followed by spatial axes.
     innermost: bool,
-    fitted: Differences,
-    held_out: Differences,
+    halves: [Differences; 2],
 }
 
 /// Sums over samples and positions, per channel.
@@ -264,13 +240,12 @@ impl OutputError {
         Self {
             node: maker.filter(|_| bias.is_some()).map(|node| node.name.clone()).unwrap_or_default(),
             innermost: maker.is_some_and(|node| node.op_type == "Gemm"),
-            fitted: Differences::new(channels),
-            held_out: Differences::new(channels),
+            halves: [Differences::new(channels), Differences::new(channels)],
         }
     }
 
-    fn add(&mut self, reference: &[f32], values: &[f32], samples: usize, held_out: bool) {
-        let part = if held_out { &mut self.held_out } else { &mut self.fitted };
+    fn add(&mut self, reference: &[f32], values: &[f32], samples: usize, half: usize) {
+        let part = &mut self.halves[half];
         let channels = part.sum.len();
         let inner = if self.innermost { 1 } else { (reference.len() / (samples * channels).max(1)).max(1) };
         for (i, (&r, &v)) in reference.iter().zip(values).enumerate() {
@@ -284,22 +259,25 @@ impl OutputError {
     }
 
     fn merge(&mut self, other: &Self) {
-        self.fitted.merge(&other.fitted);
-        self.held_out.merge(&other.held_out);
+        self.halves.iter_mut().zip(&other.halves).for_each(|(half, other)| half.merge(other));
     }
 
-    /// Whether the held-out samples gain when the shift of the others is taken off.
+    /// Σ difference², each half corrected by the shift of the other or not at all.
+    fn noise(&self, corrected: bool) -> f64 {
+        let [a, b] = &self.halves;
+        if corrected { a.noise(Some(&b.shift())) + b.noise(Some(&a.shift())) } else { a.noise(None) + b.noise(None) }
+    }
+
+    /// Whether taking off the shift helps samples that it was not measured on.
     fn helps(&self) -> bool {
-        let shift = self.fitted.shift();
-        !self.node.is_empty()
-            && self.held_out.count > 0.0
-            && self.held_out.noise(Some(&shift)) < self.held_out.noise(None)
+        let measured = self.halves.iter().all(|half| half.count > 0.0);
+        !self.node.is_empty() && measured && self.noise(true) < self.noise(false)
     }
 
     /// The shift over all samples.
     fn shift(&self) -> Vec<f64> {
-        let mut all = self.fitted.clone();
-        all.merge(&self.held_out);
+        let mut all = self.halves[0].clone();
+        all.merge(&self.halves[1]);
         all.shift()
     }
 }
@@ -328,19 +306,18 @@ mod tests {
     #[test]
     fn a_constant_shift_is_found_and_helps() {
         let mut error = error();
-        error.add(&[1.0, 2.0, 3.0, 4.0], &[0.5, 2.0, 2.5, 4.0], 2, false);
-        error.add(&[5.0, 6.0], &[4.5, 6.0], 1, true);
+        error.add(&[1.0, 2.0, 3.0, 4.0], &[0.5, 2.0, 2.5, 4.0], 2, 0);
+        error.add(&[5.0, 6.0], &[4.5, 6.0], 1, 1);
         assert!(error.helps());
         assert_eq!(error.shift(), [0.5, 0.0]);
-        assert_eq!(error.held_out.noise(None), 0.25);
-        assert_eq!(error.held_out.noise(Some(&error.fitted.shift())), 0.0);
+        assert_eq!((error.noise(false), error.noise(true)), (0.75, 0.0));
     }
 
     #[test]
-    fn a_shift_that_the_held_out_samples_do_not_share_is_left() {
+    fn a_shift_that_the_halves_do_not_share_is_left() {
         let mut error = error();
-        error.add(&[1.0, 2.0], &[0.0, 2.0], 1, false);
-        error.add(&[5.0, 6.0], &[6.0, 6.0], 1, true);
+        error.add(&[1.0, 2.0], &[0.0, 2.0], 1, 0);
+        error.add(&[5.0, 6.0], &[6.0, 6.0], 1, 1);
         assert!(!error.helps());
     }
 

@@ -17,10 +17,14 @@ pub struct Island {
 
 /// Conv, Gemm and MatMul nodes of a QDQ graph that stay float in ONNX Runtime's CPU provider.
 ///
-/// The rules are those of its QDQ selectors: every input, the bias included, comes from a DequantizeLinear with
-/// constant parameters (8-bit data, int32 bias); a Conv is followed by QuantizeLinear of its input's type and
-/// nothing else, where a Relu or Clip between counts as absent if the integer range makes it redundant; Gemm and
-/// MatMul may as well write float.
+/// The rules are those of its QDQ selectors, as found with version 1.32:
+///
+/// - input and weights come from a DequantizeLinear of 8 bits with constant parameters;
+/// - a Conv is followed by a QuantizeLinear of its input's type and nothing else; Gemm and MatMul may write float.
+///   A Relu or Clip between counts as absent where the integer range makes it redundant;
+/// - activations are uint8. (On x86 ONNX Runtime turns int8 into uint8, but not where a value has several readers.)
+/// - a bias comes from a DequantizeLinear of int32, for a Conv with about the product of the other scales. (A constant
+///   float bias is quantized by ONNX Runtime itself where the output is quantized.)
 pub fn float_islands(graph: &Graph) -> Vec<Island> {
     let check = Check { graph, producers: graph.producers(), consumers: graph.consumers() };
     graph
@@ -44,27 +48,34 @@ impl Check<'_> {
     fn node(&self, node: &Node) -> Result<(), String> {
         let input = self.eight_bits(node, 0, "input")?;
         let weights = self.eight_bits(node, 1, "weights")?;
-        if input == DataType::I8 && weights == DataType::U8 {
-            return Err("int8 input with uint8 weights".into());
+        if self.stays_int8(node, 0, &input) || self.stays_int8(node, 1, &weights) {
+            return Err("it reads an int8 value that has several readers".into());
         }
-        if let Some(bias) = node.input(2) {
-            match self.dequantized(bias) {
-                Some(linear) if linear.dtype == DataType::I32 => {}
-                Some(linear) => return Err(format!("its bias is {:?}, not int32", linear.dtype)),
-                None => return Err("its bias is float".into()),
+        let output = self.output(node.output())?;
+        match output {
+            Some(DataType::I8) => return Err("it writes an int8 value that has several readers".into()),
+            Some(DataType::U8) => {}
+            None if node.op_type != "Conv" => {}
+            Some(dtype) => return Err(format!("its output is {dtype:?}, not 8-bit")),
+            None => return Err("its output is not quantized".into()),
+        }
+        if node.op_type == "Gemm" && node.float("beta", 1.0) != 1.0 {
+            return Err("beta is not 1".into());
+        }
+        let Some(bias) = node.input(2) else { return Ok(()) };
+        match self.dequantized(bias) {
+            Some(linear) if linear.dtype != DataType::I32 => Err(format!("its bias is {:?}, not int32", linear.dtype)),
+            Some(linear) if node.op_type == "Conv" && !is_product(&linear, &input, &weights) => {
+                Err("the scale of its bias is not the product of the scales of input and weights".into())
             }
-        }
-        match self.output(node.output())? {
-            Some(dtype) if dtype != input => Err(format!("input {input:?} but output {dtype:?}")),
             Some(_) => Ok(()),
-            None if node.op_type == "Conv" => Err("its output is not quantized".into()),
-            None if node.op_type == "Gemm" && node.float("beta", 1.0) != 1.0 => Err("beta is not 1".into()),
-            None => Ok(()),
+            None if output.is_some() && self.graph.initializers.contains_key(bias) => Ok(()),
+            None => Err("its bias is float".into()),
         }
     }
 
-    /// The type of an input that comes from DequantizeLinear of 8 bits.
-    fn eight_bits(&self, node: &Node, i: usize, what: &str) -> Result<DataType, String> {
+    /// The parameters of an input that comes from DequantizeLinear of 8 bits.
+    fn eight_bits(&self, node: &Node, i: usize, what: &str) -> Result<Linear, String> {
         let linear =
             node.input(i).and_then(|name| self.dequantized(name)).ok_or_else(|| format!("its {what} is float"))?;
         match linear.dtype {
@@ -72,9 +83,28 @@ impl Check<'_> {
             DataType::U8 | DataType::I8 if i == 0 && !linear.per_tensor() => {
                 Err(format!("its {what} is quantized per channel"))
             }
-            DataType::U8 | DataType::I8 => Ok(linear.dtype),
+            DataType::U8 | DataType::I8 => Ok(linear),
             other => Err(format!("its {what} is {other:?}, not 8-bit")),
         }
+    }
+
+    /// Whether an input is an int8 activation that ONNX Runtime cannot turn into uint8.
+    fn stays_int8(&self, node: &Node, i: usize, linear: &Linear) -> bool {
+        let dequantize = node.input(i).and_then(|name| self.producers.get(name)).map(|&maker| &self.graph.nodes[maker]);
+        let quantized = dequantize.and_then(|node| node.input(0));
+        linear.dtype == DataType::I8
+            && quantized.is_some_and(|name| !self.graph.initializers.contains_key(name) && self.final_readers(name) > 1)
+    }
+
+    /// The readers of the DequantizeLinear nodes that read a quantized value.
+    fn final_readers(&self, quantized: &str) -> usize {
+        let readers = |name: &str| self.consumers.get(name).into_iter().flatten();
+        readers(quantized)
+            .map(|&i| {
+                let output = self.graph.nodes[i].output();
+                readers(output).count() + usize::from(self.graph.is_output(output))
+            })
+            .sum()
     }
 
     /// The parameters of the DequantizeLinear that makes a value.
@@ -108,7 +138,8 @@ impl Check<'_> {
         let dtypes: Vec<DataType> = readers
             .iter()
             .filter(|reader| reader.op_type == "QuantizeLinear")
-            .filter_map(|reader| Some(Linear::of(self.graph, reader)?.dtype))
+            .filter_map(|reader| Some((Linear::of(self.graph, reader)?.dtype, self.final_readers(reader.output()))))
+            .map(|(dtype, readers)| if dtype == DataType::I8 && readers == 1 { DataType::U8 } else { dtype })
             .collect();
         match dtypes.first() {
             None => Ok(None),
@@ -139,7 +170,18 @@ impl Check<'_> {
             Some(name) => self.graph.initializers.get(name).and_then(Tensor::scalar_f32),
         };
         let (Some(min), Some(max)) = (bound(1, f32::MIN), bound(2, f32::MAX)) else { return false };
-        let (lowest, highest) = (scale * (low - zero_point) as f32, scale * (high - zero_point) as f32);
-        min - lowest <= f32::EPSILON && highest - max <= f32::EPSILON
+        // A clamp that rounds to the outermost levels changes nothing.
+        let level = |bound: f32| f64::from((bound / scale).round_ties_even()) + zero_point;
+        level(min) <= low && level(max) >= high
     }
+}
+
+/// Whether the scale of a bias is what integer kernels take it for, within ONNX Runtime's tolerance.
+fn is_product(bias: &Linear, input: &Linear, weights: &Linear) -> bool {
+    let (bias, weights) = (bias.scale.to_f32(), weights.scale.to_f32());
+    let input = input.scale.to_f32().first().copied().unwrap_or_default();
+    (0..bias.len().max(weights.len())).all(|i| {
+        let product = input * weights[i % weights.len()];
+        (bias[i % bias.len()] - product).abs() <= 1e-6 + 0.01 * product
+    })
 }

@@ -49,7 +49,7 @@ impl Default for Config {
 pub enum ActivationType {
     /// uint8: what ONNX Runtime's CPU kernels are fastest with.
     Unsigned,
-    /// int8.
+    /// int8. ONNX Runtime on x86 fuses less of it: around values with several readers operators stay float.
     Signed,
 }
 

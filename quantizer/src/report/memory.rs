@@ -141,8 +141,7 @@ fn operator(plan: &Plan<'_>, op: &OpView<'_>, live: &[usize]) -> PlanOperator {
     PlanOperator {
         name: plan.op_name(op).map(str::to_owned),
         kind: op.kind.name(),
-        // Operators without products record the elements they visit.
-        macs: if multiplies(op.kind) { op.macs.into() } else { 0 },
+        macs: if multiplies(op.kind.name()) { op.macs.into() } else { 0 },
         instructions: estimate(op.kind, op.macs.into(), elements),
         constants: constants(op).iter().map(|(_, c)| c.len as usize).sum::<usize>() + constant_inputs,
         live: live.get(usize::from(op.index)).copied().unwrap_or(0),
@@ -155,9 +154,11 @@ fn byte_len(record: &TensorRecord) -> usize {
     record.byte_len().unwrap_or(0) as usize
 }
 
-/// Whether the work of an operator is counted in multiply-accumulates.
-pub fn multiplies(kind: OpKind) -> bool {
-    matches!(kind, OpKind::Conv2d | OpKind::DepthwiseConv2d | OpKind::FullyConnected | OpKind::MatMul)
+/// Whether the work of an operator of this kind ([`OpKind::name`]) is counted in multiply-accumulates. The others
+/// record the elements they visit.
+pub fn multiplies(kind: &str) -> bool {
+    let kinds = [OpKind::Conv2d, OpKind::DepthwiseConv2d, OpKind::FullyConnected, OpKind::MatMul];
+    kinds.iter().any(|known| known.name() == kind)
 }
 
 const USES: [&str; 4] = ["weights", "biases", "multipliers", "tables"];

@@ -38,11 +38,11 @@ pub fn decibels(db: f64) -> String {
     if db >= MAX_DB { "exact".into() } else { format!("{db:.1} dB") }
 }
 
-/// A duration: `310 ms`, `4.2 s`, `2 min 05 s`.
+/// A duration: `2.31 ms`, `4.2 s`, `2 min 05 s`.
 pub fn seconds(s: f64) -> String {
     match s {
-        s if s < 1e-3 => format!("{:.0} µs", s * 1e6),
-        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s if s < 1e-3 => format!("{} µs", significant(s * 1e6)),
+        s if s < 1.0 => format!("{} ms", significant(s * 1e3)),
         s if s < 60.0 => format!("{s:.1} s"),
         s => format!("{:.0} min {:02.0} s", (s / 60.0).floor(), (s % 60.0).floor()),
     }
@@ -72,7 +72,7 @@ pub fn shape<T: ToString>(dims: &[T]) -> String {
     }
 }
 
-/// Three significant digits of a number in [1, 1024).
+/// Three significant digits of a number below 1024, at most two of them decimals.
 fn significant(x: f64) -> String {
     match x {
         x if x < 9.995 => format!("{x:.2}"),
@@ -112,8 +112,8 @@ mod tests {
 
     #[test]
     fn durations_change_their_unit() {
-        let texts = [seconds(0.000_25), seconds(0.31), seconds(4.23), seconds(125.4)];
-        assert_eq!(texts, ["250 µs", "310 ms", "4.2 s", "2 min 05 s"]);
+        let texts = [seconds(0.000_25), seconds(0.002_314), seconds(4.23), seconds(125.4)];
+        assert_eq!(texts, ["250 µs", "2.31 ms", "4.2 s", "2 min 05 s"]);
     }
 
     #[test]
