@@ -228,7 +228,7 @@ impl ExecArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum ObserverArg {
-    /// Whichever held-out calibration samples favour
+    /// Whichever cross-validation on samples favours
     Auto,
     /// Least mean squared quantization error
     Mse,

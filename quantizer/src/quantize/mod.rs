@@ -20,8 +20,8 @@ pub use weights::{Bias, Layer, channel_axis};
 /// What the user chose.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Config {
-    /// How activation ranges are chosen; `None`: as held-out calibration samples favour it, and where nobody asks
-    /// them, by the least mean squared error.
+    /// How activation ranges are chosen; `None`: by cross-validation on calibration samples where the
+    /// caller does that, else by the least mean squared error.
     pub observer: Option<Observer>,
     /// Weight scales per output channel (or per tensor).
     pub per_channel: bool,
