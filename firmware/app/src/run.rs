@@ -83,7 +83,7 @@ fn set_input<O: OperatorSet>(
             let expected = match session.plan().model_input(0).map(|tensor| tensor.dtype) {
                 Some(DType::I8) => Element::I8,
                 Some(DType::I16) => Element::I16,
-                None => return Err(Error::NotAClassifier),
+                Some(DType::I32) | None => return Err(Error::NotAClassifier),
             };
             let slot = session.input_mut(0)?;
             if images.header().element != expected || slot.len() != bytes.len() {

@@ -1,7 +1,7 @@
 //! The operators of a plan and the parameters each carries in its record.
 //!
-//! A record's parameters are 32-bit little-endian words. Each parameter struct can be written
-//! (`to_words`, used offline) and read back (`from_words`), so the two can never drift apart.
+//! A record's parameters are 32-bit words of variable length ([`Words`]). Each parameter struct writes itself
+//! ([`Params::write`], used offline) and reads itself back ([`Params::read`]), so the two can never drift apart.
 //! Tensors are named by the record's input and output lists; their shapes, dtypes, scales and
 //! zero points are in the tensor records. Activations are `[N, H, W, C]` for the spatial operators.
 
@@ -49,11 +49,19 @@ pub enum OpKind {
     Pad = 14,
     /// Change of scale, zero point or dtype, with an optional clamp ([`RequantizeParams`]).
     Requantize = 15,
+    /// 2-D convolution with weights of 4 bits ([`FourBit`] [`Conv2dParams`]).
+    Conv2dI4 = 16,
+    /// Depthwise 2-D convolution with weights of 4 bits ([`FourBit`] [`DepthwiseConv2dParams`]).
+    DepthwiseConv2dI4 = 17,
+    /// Matrix product with constant weights of 4 bits ([`FourBit`] [`FullyConnectedParams`]).
+    FullyConnectedI4 = 18,
+    /// Softmax over the rows of a product of two activations ([`MatMulSoftmaxParams`]).
+    MatMulSoftmax = 19,
 }
 
 impl OpKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [OpKind; 15] = [
+    pub const ALL: [OpKind; 19] = [
         OpKind::Conv2d,
         OpKind::DepthwiseConv2d,
         OpKind::FullyConnected,
@@ -69,11 +77,30 @@ impl OpKind {
         OpKind::Concat,
         OpKind::Pad,
         OpKind::Requantize,
+        OpKind::Conv2dI4,
+        OpKind::DepthwiseConv2dI4,
+        OpKind::FullyConnectedI4,
+        OpKind::MatMulSoftmax,
     ];
 
     /// The kind with this number.
     pub fn from_u16(number: u16) -> Option<Self> {
         Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+
+    /// Whether its work is counted in multiply-accumulates; the others record the elements they visit.
+    pub const fn multiplies(self) -> bool {
+        matches!(
+            self,
+            OpKind::Conv2d
+                | OpKind::DepthwiseConv2d
+                | OpKind::FullyConnected
+                | OpKind::MatMul
+                | OpKind::Conv2dI4
+                | OpKind::DepthwiseConv2dI4
+                | OpKind::FullyConnectedI4
+                | OpKind::MatMulSoftmax
+        )
     }
 
     /// The name used in memory maps and profiles; also the name of the type in [`crate::kernels`].
@@ -94,30 +121,65 @@ impl OpKind {
             OpKind::Concat => "Concat",
             OpKind::Pad => "Pad",
             OpKind::Requantize => "Requantize",
+            OpKind::Conv2dI4 => "Conv2dI4",
+            OpKind::DepthwiseConv2dI4 => "DepthwiseConv2dI4",
+            OpKind::FullyConnectedI4 => "FullyConnectedI4",
+            OpKind::MatMulSoftmax => "MatMulSoftmax",
         }
     }
 }
 
-/// The parameters of a record as words, read front to back.
+/// Words of a record, read front to back.
+///
+/// A word takes as many bytes as it needs: 7 bits in each, lowest first, the highest bit set in all but the last
+/// (LEB128); signed words are folded first, so that small magnitudes have small codes: 0, -1, 1, -2, ... .
 #[derive(Debug, Clone, Copy)]
 pub struct Words<'a>(&'a [u8]);
 
 impl<'a> Words<'a> {
-    /// Words over `bytes`; a tail shorter than a word is never read.
+    /// Bytes of the longest word.
+    pub const LONGEST: usize = 5;
+
+    /// Words over `bytes`.
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    /// The next word.
+    /// The next word; `None` where the bytes end or hold more than 32 bits.
     pub fn next_word(&mut self) -> Option<u32> {
-        let (word, rest) = self.0.split_first_chunk::<4>()?;
-        self.0 = rest;
-        Some(u32::from_le_bytes(*word))
+        let mut word = 0u32;
+        for shift in [0, 7, 14, 21, 28] {
+            let (&byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            if shift == 28 && byte > 0x0F {
+                return None;
+            }
+            word |= u32::from(byte & 0x7F) << shift;
+            if byte < 0x80 {
+                return Some(word);
+            }
+        }
+        None
     }
 
-    /// Number of whole words left.
-    pub const fn remaining(&self) -> usize {
-        self.0.len() / 4
+    /// Whether every word has been read.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What has not been read.
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Hands the bytes of a word to `sink`.
+    #[cfg(feature = "build")]
+    pub(crate) fn encode(mut word: u32, mut sink: impl FnMut(u8)) {
+        while word >= 0x80 {
+            sink(word as u8 | 0x80);
+            word >>= 7;
+        }
+        sink(word as u8);
     }
 }
 
@@ -144,10 +206,10 @@ impl Field for u32 {
 impl Field for i32 {
     const WORDS: usize = 1;
     fn write(&self, sink: &mut dyn FnMut(u32)) {
-        sink(*self as u32);
+        sink(((*self << 1) ^ (*self >> 31)) as u32);
     }
     fn read(words: &mut Words<'_>) -> Option<Self> {
-        words.next_word().map(|w| w as i32)
+        words.next_word().map(|w| (w >> 1) as i32 ^ ((w & 1) as i32).wrapping_neg())
     }
 }
 
@@ -195,12 +257,48 @@ impl<T: Field + Copy + Default, const N: usize> Field for [T; N] {
 pub trait Params: Sized {
     /// The kind they belong to.
     const KIND: OpKind;
-    /// Number of words in a record.
+    /// Number of words.
     const WORDS: usize;
     /// Hands each word, front to back, to `sink`.
     fn write(&self, sink: &mut dyn FnMut(u32));
     /// Reads them back; `None` if there are too few or too many words.
     fn read(words: Words<'_>) -> Option<Self>;
+}
+
+/// Parameters of an operator with weights, which come in two widths.
+///
+/// With weights of 8 bits an operator has the kind [`Params::KIND`]; its twin with weights of 4 bits has another
+/// kind, the same parameters (as [`FourBit`]) and weights packed by [`crate::kernels::pack_int4`].
+pub trait Weighted: Params {
+    /// The kind of the operator with weights of 4 bits.
+    const FOUR_BIT: OpKind;
+}
+
+/// The parameters of an operator whose weights have 4 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FourBit<P>(pub P);
+
+impl<P: Weighted> Params for FourBit<P> {
+    const KIND: OpKind = P::FOUR_BIT;
+    const WORDS: usize = P::WORDS;
+    fn write(&self, sink: &mut dyn FnMut(u32)) {
+        self.0.write(sink);
+    }
+    fn read(words: Words<'_>) -> Option<Self> {
+        P::read(words).map(Self)
+    }
+}
+
+impl Weighted for Conv2dParams {
+    const FOUR_BIT: OpKind = OpKind::Conv2dI4;
+}
+
+impl Weighted for DepthwiseConv2dParams {
+    const FOUR_BIT: OpKind = OpKind::DepthwiseConv2dI4;
+}
+
+impl Weighted for FullyConnectedParams {
+    const FOUR_BIT: OpKind = OpKind::FullyConnectedI4;
 }
 
 macro_rules! params {
@@ -216,10 +314,8 @@ macro_rules! params {
                 $(self.$field.write(sink);)*
             }
             fn read(mut words: Words<'_>) -> Option<Self> {
-                if words.remaining() != Self::WORDS {
-                    return None;
-                }
-                Some(Self { $($field: Field::read(&mut words)?,)* })
+                let params = Self { $($field: Field::read(&mut words)?,)* };
+                words.is_empty().then_some(params)
             }
         }
     };
@@ -241,7 +337,7 @@ params! {
         pads: [u32; 4],
         /// Number of groups; divides input and output channels.
         groups: u32,
-        /// i8 weights `[O, kernel_h, kernel_w, C / groups]`.
+        /// Weights `[O, kernel_h, kernel_w, C / groups]`: i8, or of 4 bits in rows of `[kernel_h, kernel_w, C / groups]`.
         weights: ConstRef,
         /// i32 `bias'[O]`.
         bias: ConstRef,
@@ -268,7 +364,7 @@ params! {
         pads: [u32; 4],
         /// Output channels per input channel.
         multiplier: u32,
-        /// i8 weights `[kernel_h, kernel_w, O]`.
+        /// Weights `[kernel_h, kernel_w, O]`: i8, or of 4 bits in rows of `[O]`.
         weights: ConstRef,
         /// i32 `bias'[O]`.
         bias: ConstRef,
@@ -284,7 +380,7 @@ params! {
 params! {
     /// `[rows, K] × [O, K]ᵀ`: every leading axis of the input is a row; `K` is its last axis.
     FullyConnectedParams for FullyConnected {
-        /// i8 weights `[O, K]`.
+        /// Weights `[O, K]`: i8, or of 4 bits in rows of `[K]`.
         weights: ConstRef,
         /// i32 `bias'[O]`.
         bias: ConstRef,
@@ -300,7 +396,7 @@ params! {
 params! {
     /// `y[b0, b1, i, j] = requantize(Σ_k (a[b0, b1, i, k] − zero_point_a) · (b[b0, b1, k, j] − zero_point_b))`.
     ///
-    /// `a` and `b` are i8, `y` is i8 or i16. They are addressed by element strides, so that transposed and split
+    /// `a` and `b` are i8, `y` has any dtype. They are addressed by element strides, so that transposed and split
     /// views cost nothing. Every address reached lies inside its tensor.
     MatMulParams for MatMul {
         /// Two batch counts, outer then inner; 1 when unused.
@@ -329,7 +425,7 @@ params! {
 params! {
     /// `y = clamp(zero_point_y + round_half_up(((a − zero_point_a)·ma + (b − zero_point_b)·mb) / 2^shift))`.
     ///
-    /// i8 and i16 tensors may be mixed. `b` may have fewer elements than `a`: it is then repeated
+    /// Dtypes may be mixed. `b` may have fewer elements than `a`: it is then repeated
     /// along the leading axes (its length divides that of `a`).
     AddParams for Add {
         /// Factor of `a`, in `[0, 2^30]`; the larger of the two factors is at least 2^29 unless the shift is at its limit.
@@ -344,7 +440,7 @@ params! {
 }
 
 params! {
-    /// `y = requantize((a − zero_point_a) · (b − zero_point_b))`; dtypes and repetition as [`AddParams`].
+    /// `y = requantize((a − zero_point_a) · (b − zero_point_b))` of i8 and i16 tensors; repetition as [`AddParams`].
     MulParams for Mul {
         /// Multiplier's mantissa.
         mantissa: i32,
@@ -356,7 +452,7 @@ params! {
 }
 
 params! {
-    /// `y = table[x + 128]` for an i8 input; the output is i8 (256-byte table) or i16 (512 bytes, little-endian).
+    /// `y = table[x + 128]` for an i8 input; the table holds 256 elements of the output's dtype, little-endian.
     LutParams for Lut {
         /// The table.
         table: ConstRef,
@@ -364,7 +460,7 @@ params! {
 }
 
 params! {
-    /// Softmax over the last axis of an i8 or i16 tensor; the output is i8 with its tensor's scale and zero point.
+    /// Softmax over the last axis of a tensor; the output is i8 with its tensor's scale and zero point.
     SoftmaxParams for Softmax {
         /// Mantissa of `scale_x · log2(e)`.
         mantissa: i32,
@@ -378,17 +474,51 @@ params! {
 }
 
 params! {
+    /// `y[b0, b1, i, :] = softmax(scale · Σ_k (a[b0, b1, i, k] − zero_point_a) · (b[b0, b1, k, :] − zero_point_b))`.
+    ///
+    /// Attention weights from queries and keys, without the rounding (and the memory) of scores in between. Tensors
+    /// and strides as [`MatMulParams`], but `y` is i8 and its rows are dense. The second output holds one row of sums
+    /// while the operator runs: `n` elements of i32.
+    MatMulSoftmaxParams for MatMulSoftmax {
+        /// Two batch counts, outer then inner; 1 when unused.
+        batch: [u32; 2],
+        /// Rows of `a` and of the output.
+        m: u32,
+        /// Depth.
+        k: u32,
+        /// Columns of `b` and of the output.
+        n: u32,
+        /// Strides of `a` in elements: outer batch, inner batch, row, depth.
+        a_strides: [u32; 4],
+        /// Strides of `b` in elements: outer batch, inner batch, depth, column.
+        b_strides: [u32; 4],
+        /// Strides of the output in elements: outer batch, inner batch, row.
+        y_strides: [u32; 3],
+        /// Mantissa of `scale_a · scale_b · scale · log2(e)`.
+        mantissa: i32,
+        /// Its shift.
+        shift: i32,
+        /// Mantissa of `1 / scale_y`.
+        output_mantissa: i32,
+        /// Shift of `1 / scale_y`.
+        output_shift: i32,
+    }
+}
+
+params! {
     /// `y = (x − mean) / sqrt(variance + epsilon) · gamma + beta` over the last axis of length `C`;
-    /// i8 or i16 input, i8 or i16 output.
+    /// any dtypes.
     LayerNormParams for LayerNorm {
-        /// `round(epsilon · C² / scale_x²)`: epsilon in the units of `C·Σx² − (Σx)²`, at least 1.
+        /// `round(epsilon · C² / scale_x²)`: epsilon in the units of `C·Σx² − (Σx)²`, at least 1, saturated.
         epsilon: u64,
         /// i32 `gamma[C] / scale_y · 2^gamma_shift`, rounded half to even.
         gamma: ConstRef,
-        /// Fraction bits of `gamma`.
+        /// Fraction bits of `gamma`, at most 40 more than `beta_shift`.
         gamma_shift: u32,
-        /// i32 `beta[C] / scale_y · 2^16`, rounded half to even.
+        /// i32 `beta[C] / scale_y · 2^beta_shift`, rounded half to even.
         beta: ConstRef,
+        /// Fraction bits of `beta`, in `1..=16`.
+        beta_shift: u32,
         /// Clamp of the output: lowest, highest.
         clamp: [i32; 2],
     }
@@ -460,7 +590,7 @@ params! {
 }
 
 params! {
-    /// `y = requantize(x − zero_point_x)` between any of i8 and i16.
+    /// `y = requantize(x − zero_point_x)` between any dtypes.
     RequantizeParams for Requantize {
         /// Mantissa of `scale_x / scale_y`.
         mantissa: i32,

@@ -85,6 +85,6 @@ operator_set! {
     /// Every operator of this crate: for hosts, where flash does not matter.
     pub struct AllOperators {
         Conv2d, DepthwiseConv2d, FullyConnected, MatMul, Add, Mul, Lut, Softmax, LayerNorm, AvgPool2d, MaxPool2d,
-        Transpose, Concat, Pad, Requantize,
+        Transpose, Concat, Pad, Requantize, Conv2dI4, DepthwiseConv2dI4, FullyConnectedI4, MatMulSoftmax,
     }
 }

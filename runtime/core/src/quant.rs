@@ -1,7 +1,7 @@
 //! The arithmetic of quantization: real value = scale · (q − zero_point).
 //!
 //! This file holds the only rounding rules of the runtime. Offline values are quantized half to
-//! even ([`quantize_i8`]); integer kernels requantize half up, once, in 64 bits ([`requantize`]).
+//! even ([`quantize`]); integer kernels requantize half up, once, in 64 bits ([`requantize`]).
 
 use core::num::NonZeroU64;
 
@@ -122,14 +122,9 @@ pub fn round_half_even(x: f32) -> i32 {
     rounded as i32
 }
 
-/// ONNX `QuantizeLinear` to i8: `clamp(round_half_even(x / scale) + zero_point, -128, 127)`.
-pub fn quantize_i8(x: f32, scale: f32, zero_point: i32) -> i8 {
-    round_half_even(x / scale).saturating_add(zero_point).clamp(-128, 127) as i8
-}
-
-/// ONNX `QuantizeLinear` to i16: `clamp(round_half_even(x / scale) + zero_point, -32768, 32767)`.
-pub fn quantize_i16(x: f32, scale: f32, zero_point: i32) -> i16 {
-    round_half_even(x / scale).saturating_add(zero_point).clamp(-32768, 32767) as i16
+/// ONNX `QuantizeLinear` to integers in `low..=high`: `clamp(round_half_even(x / scale) + zero_point, low, high)`.
+pub fn quantize(x: f32, scale: f32, zero_point: i32, (low, high): (i32, i32)) -> i32 {
+    round_half_even(x / scale).saturating_add(zero_point).max(low).min(high)
 }
 
 /// ONNX `DequantizeLinear`: `(q − zero_point) · scale`.

@@ -1,8 +1,9 @@
 //! A plan with its arena: inputs in, operators in order, outputs out.
 
 use crate::error::{Error, Reason};
+use crate::kernels::memory;
 use crate::operator::{AllOperators, OperatorSet};
-use crate::plan::{DType, OpView, Plan, TensorRecord};
+use crate::plan::{OpView, Plan, TensorRecord};
 use crate::quant;
 
 /// Told about every operator before and after it runs; [`NoProfile`] costs nothing.
@@ -49,7 +50,7 @@ impl<'p, 'm, O: OperatorSet> Session<'p, 'm, O> {
         &self.plan
     }
 
-    /// The raw bytes of model input `i`: i8, or little-endian i16, in the tensor record's layout.
+    /// The raw bytes of model input `i`: little-endian elements of its dtype, in the tensor record's layout, within its range.
     ///
     /// # Errors
     ///
@@ -70,18 +71,9 @@ impl<'p, 'm, O: OperatorSet> Session<'p, 'm, O> {
             return Err(Error::image(Reason::BufferMismatch));
         }
         let bytes = self.input_mut(i)?;
-        let zero_point = i32::from(tensor.zero_point);
-        match tensor.dtype {
-            DType::I8 => {
-                for (byte, &x) in bytes.iter_mut().zip(values) {
-                    *byte = quant::quantize_i8(x, tensor.scale, zero_point) as u8;
-                }
-            }
-            DType::I16 => {
-                for (pair, &x) in bytes.chunks_exact_mut(2).zip(values) {
-                    pair.copy_from_slice(&quant::quantize_i16(x, tensor.scale, zero_point).to_le_bytes());
-                }
-            }
+        let (zero_point, range) = (i32::from(tensor.zero_point), tensor.range());
+        for (at, &x) in values.iter().enumerate() {
+            memory::store(bytes, tensor.dtype, at, &[quant::quantize(x, tensor.scale, zero_point, range)]);
         }
         Ok(())
     }
@@ -132,18 +124,10 @@ impl<'p, 'm, O: OperatorSet> Session<'p, 'm, O> {
         }
         let bytes = self.output(i)?;
         let zero_point = i32::from(tensor.zero_point);
-        match tensor.dtype {
-            DType::I8 => {
-                for (x, &byte) in values.iter_mut().zip(bytes) {
-                    *x = quant::dequantize(i32::from(byte as i8), tensor.scale, zero_point);
-                }
-            }
-            DType::I16 => {
-                for (x, pair) in values.iter_mut().zip(bytes.chunks_exact(2)) {
-                    let q = i16::from_le_bytes([pair[0], pair[1]]);
-                    *x = quant::dequantize(i32::from(q), tensor.scale, zero_point);
-                }
-            }
+        let mut q = 0;
+        for (at, x) in values.iter_mut().enumerate() {
+            memory::load(bytes, tensor.dtype, at, core::slice::from_mut(&mut q));
+            *x = quant::dequantize(q, tensor.scale, zero_point);
         }
         Ok(())
     }

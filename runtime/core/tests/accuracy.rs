@@ -3,8 +3,8 @@
 mod support;
 
 use equant_runtime::op::{
-    AddParams, AvgPool2dParams, LayerNormParams, MatMulParams, MulParams, OpKind, Params, RequantizeParams,
-    SoftmaxParams,
+    AddParams, AvgPool2dParams, LayerNormParams, MatMulParams, MatMulSoftmaxParams, MulParams, OpKind, Params,
+    RequantizeParams, SoftmaxParams,
 };
 use equant_runtime::operator::AllOperators;
 use equant_runtime::plan::DType;
@@ -24,7 +24,10 @@ struct Input {
 impl Input {
     fn random(draws: &mut Draws, dtype: DType, shape: &[u32]) -> Self {
         let (low, high) = dtype.range();
-        let zero_point = (low + (draws.noise() % (high - low + 1) as u64) as i32) as i16;
+        let zero_point = match dtype {
+            DType::I32 => 0,
+            _ => (low + (draws.noise() % (high - low + 1) as u64) as i32) as i16,
+        };
         let spec = Spec::new(dtype, shape, zero_point);
         // Narrow and wide distributions alike.
         let spread = [1, 7, 60, i64::from(high)][(draws.noise() % 4) as usize];
@@ -54,8 +57,12 @@ fn dtype(draws: &mut Draws) -> DType {
     [DType::I8, DType::I16][(draws.noise() & 1) as usize]
 }
 
+fn any_dtype(draws: &mut Draws) -> DType {
+    [DType::I8, DType::I16, DType::I32][(draws.noise() % 3) as usize]
+}
+
 fn output(draws: &mut Draws, dtype: DType, shape: &[u32]) -> Spec {
-    Spec::new(dtype, shape, draws.noise() as i8 as i16)
+    Spec::new(dtype, shape, if dtype == DType::I32 { 0 } else { draws.noise() as i8 as i16 })
 }
 
 /// Runs a case and compares each element with its real number of steps above the zero point.
@@ -81,7 +88,10 @@ fn check<P: Params>(
         let error = (f64::from(value) - real).abs();
         // Saturated outputs are as far from the zero point as the dtype lets them be.
         let limit = bound(i, real - f64::from(y.zero_point));
-        assert!(error <= limit + F64, "element {i}: {value} for {real}, off by {error} > {limit}");
+        assert!(
+            error <= limit + F64 * real.abs().max(1.0),
+            "element {i}: {value} for {real}, off by {error} > {limit}"
+        );
         worst = worst.max(error);
     }
     worst
@@ -93,7 +103,7 @@ const STEP31: f64 = 1.0 / (1u64 << 31) as f64;
 fn requantize() {
     for seed in 0..400 {
         let d = &mut draws(seed);
-        let (x_dtype, y_dtype) = (dtype(d), dtype(d));
+        let (x_dtype, y_dtype) = (any_dtype(d), any_dtype(d));
         let x = Input::random(d, x_dtype, &[97]);
         let y = output(d, y_dtype, &[97]);
         let ratio = log_uniform(d, 1e-4, 300.0);
@@ -110,7 +120,7 @@ fn requantize() {
 fn add() {
     for seed in 0..400 {
         let d = &mut draws(seed);
-        let [a_dtype, b_dtype, y_dtype] = [dtype(d), dtype(d), dtype(d)];
+        let [a_dtype, b_dtype, y_dtype] = [any_dtype(d), any_dtype(d), any_dtype(d)];
         let a = Input::random(d, a_dtype, &[3, 40]);
         let b = Input::random(d, b_dtype, &[40]);
         let y = output(d, y_dtype, &[3, 40]);
@@ -152,9 +162,9 @@ fn mat_mul() {
         let (m, k, n) = (5u32, 64u32, 19u32);
         let a = Input::random(d, DType::I8, &[m, k]);
         let b = Input::random(d, DType::I8, &[k, n]);
-        let dtype = if seed % 2 == 0 { DType::I8 } else { DType::I16 };
+        let (dtype, most) = [(DType::I8, 1e-1), (DType::I16, 1e-1), (DType::I32, 1e3)][seed as usize % 3];
         let y = output(d, dtype, &[m, n]);
-        let ratio = log_uniform(d, 1e-6, 1e-1);
+        let ratio = log_uniform(d, 1e-6, most);
         let scale = Multiplier::from_f64(ratio).unwrap();
         let product = |i: u32, j: u32| -> f64 {
             (0..k).map(|l| a.differences[(i * k + l) as usize] * b.differences[(l * n + j) as usize]).sum()
@@ -235,10 +245,11 @@ fn softmax_error(seed: u64, x_dtype: DType, len: u32, scale_x: f64, scale_y: f64
 fn softmax() {
     for seed in 0..400 {
         let d = &mut draws(seed ^ 0xABCD);
-        let x_dtype = dtype(d);
+        let x_dtype = any_dtype(d);
         let scale_x = match x_dtype {
             DType::I8 => log_uniform(d, 1e-3, 1.0),
             DType::I16 => log_uniform(d, 1e-5, 1e-2),
+            DType::I32 => log_uniform(d, 1e-9, 1e-6),
         };
         let len = 1 + (d.noise() % 300) as u32;
         softmax_error(seed, x_dtype, len, scale_x, 1.0 / 256.0);
@@ -249,31 +260,84 @@ fn softmax() {
     softmax_error(2, DType::I16, 70_000, 1e-4, 1e-6);
 }
 
+#[test]
+fn mat_mul_softmax() {
+    for seed in 0..200 {
+        let d = &mut draws(seed ^ 0x5EED);
+        let (m, k, n) = (3u32, 1 + (d.noise() % 64) as u32, 1 + (d.noise() % 150) as u32);
+        let (a, b) = (Input::random(d, DType::I8, &[m, k]), Input::random(d, DType::I8, &[n, k]));
+        let y = Spec::new(DType::I8, &[m, n], -128);
+        let (scale, scale_y) = (log_uniform(d, 1e-5, 1e-1), log_uniform(d, 1e-4, 1e-1));
+        let exponent = Multiplier::from_f64(scale * core::f64::consts::LOG2_E).unwrap();
+        let inverse = Multiplier::from_f64(1.0 / scale_y).unwrap();
+        let mut steps = Vec::new();
+        for row in a.differences.chunks(k as usize) {
+            let product = |column: &[f64]| -> f64 { row.iter().zip(column).map(|(a, b)| a * b).sum() };
+            let scores: Vec<f64> = b.differences.chunks(k as usize).map(|column| product(column) * scale).collect();
+            let max = scores.iter().copied().fold(f64::MIN, f64::max);
+            let sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
+            steps.extend(scores.iter().map(|score| (score - max).exp() / sum / scale_y));
+        }
+        let p = MatMulSoftmaxParams {
+            batch: [1, 1],
+            m,
+            k,
+            n,
+            a_strides: [0, 0, k, 1],
+            b_strides: [0, 0, 1, k],
+            y_strides: [0, 0, n],
+            mantissa: exponent.mantissa,
+            shift: exponent.shift.into(),
+            output_mantissa: inverse.mantissa,
+            output_shift: inverse.shift.into(),
+        };
+        let mut case = Case::new(OpKind::MatMulSoftmax);
+        case.work(&Spec::new(DType::I32, &[n], 0));
+        check(case, vec![a, b], |_| p, &y, &steps, |_, steps| 0.5 + steps.abs() / f64::from(1 << 22));
+    }
+}
+
 /// The bound in the documentation of `LayerNorm`, for `g = |gamma| / scale_y`.
-fn layer_norm_bound(g: f64, count: f64, gamma_shift: u32) -> f64 {
+fn layer_norm_bound(g: f64, count: f64, [gamma_shift, beta_shift]: [u32; 2], x_dtype: DType) -> f64 {
     let root = count.sqrt();
-    0.5 + g * (0.5f64.powi(23) + root * 0.5f64.powi(29)) + root * 0.5f64.powi(gamma_shift as i32 + 1) + 0.5f64.powi(17)
+    let narrowed = match x_dtype {
+        DType::I32 => {
+            let bits = 31.0 - (count.log2().ceil() / 2.0).ceil();
+            g * (count + 2.0 * root) * (-bits).exp2()
+        }
+        _ => 0.0,
+    };
+    narrowed
+        + 0.5
+        + g * (0.5f64.powi(23) + root * 0.5f64.powi(29))
+        + root * 0.5f64.powi(gamma_shift as i32 + 1)
+        + 0.5f64.powi(beta_shift as i32 + 1)
 }
 
 #[test]
 fn layer_norm() {
     for seed in 0..400 {
         let d = &mut draws(seed);
-        let (x_dtype, y_dtype) = (dtype(d), dtype(d));
+        let (x_dtype, y_dtype) = (any_dtype(d), any_dtype(d));
         let len = [1, 2, 3, 64, 127, 200, 1024][(d.noise() % 7) as usize];
         let x = Input::random(d, x_dtype, &[2, len]);
         let y = output(d, y_dtype, &[2, len]);
         let count = f64::from(len);
-        let largest = if y_dtype == DType::I8 { 60.0 } else { 15000.0 };
+        let (largest, beta_shift) = match y_dtype {
+            DType::I8 => (60.0, 16),
+            DType::I16 => (15000.0, 16),
+            DType::I32 => (1e7, 6),
+        };
         let gamma: Vec<f64> = (0..len).map(|_| log_uniform(d, largest / 50.0, largest)).collect();
         let beta: Vec<f64> = (0..len).map(|_| log_uniform(d, 0.1, largest) - largest / 2.0).collect();
         let epsilon = [1, 40, 100_000][(d.noise() % 3) as usize];
         let gamma_shift = 30 - largest.log2().ceil() as u32;
         let mut steps = Vec::new();
         for row in x.differences.chunks(len as usize) {
-            let (sum, squares): (f64, f64) = (row.iter().sum(), row.iter().map(|x| x * x).sum());
-            let root = (count * squares - sum * sum + epsilon as f64).sqrt();
-            steps.extend((0..len as usize).map(|c| (count * row[c] - sum) / root * gamma[c] + beta[c]));
+            let mean = row.iter().sum::<f64>() / count;
+            let squares: f64 = row.iter().map(|x| (x - mean).powi(2)).sum();
+            let root = (count * squares + epsilon as f64).sqrt();
+            steps.extend((0..len as usize).map(|c| count * (row[c] - mean) / root * gamma[c] + beta[c]));
         }
         let fixed = |values: &[f64], bits: u32| -> Vec<i32> {
             values.iter().map(|value| (value * f64::from(bits).exp2()).round_ties_even() as i32).collect()
@@ -283,11 +347,15 @@ fn layer_norm() {
             epsilon,
             gamma: case.words(&fixed(&gamma, gamma_shift)),
             gamma_shift,
-            beta: case.words(&fixed(&beta, 16)),
+            beta: case.words(&fixed(&beta, beta_shift)),
+            beta_shift,
             clamp: [low, high],
         };
-        let bound = |i: usize, _| layer_norm_bound(gamma[i % len as usize], count, gamma_shift);
+        let bound = |i: usize, _| layer_norm_bound(gamma[i % len as usize], count, [gamma_shift, beta_shift], x_dtype);
         let worst = check(Case::new(OpKind::LayerNorm), vec![x], params, &y, &steps, bound);
-        assert!(worst < 0.51, "{worst} steps with {len} elements of {x_dtype:?} to {y_dtype:?}");
+        assert!(
+            y_dtype == DType::I32 || worst < 0.51,
+            "{worst} steps with {len} elements of {x_dtype:?} to {y_dtype:?}"
+        );
     }
 }

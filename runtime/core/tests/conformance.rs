@@ -63,6 +63,10 @@ macro_rules! conformance {
             concat Concat,
             pad Pad,
             requantize Requantize,
+            conv2d_i4 Conv2dI4,
+            depthwise_conv2d_i4 DepthwiseConv2dI4,
+            fully_connected_i4 FullyConnectedI4,
+            mat_mul_softmax MatMulSoftmax,
         }
     };
 }

@@ -1,10 +1,13 @@
 //! The format: what the builder writes, parsing reads; every refusal has its reason.
 
-use equant_runtime::op::{AddParams, LutParams, RequantizeParams};
+use equant_runtime::kernels::int4_len;
+use equant_runtime::op::{
+    AddParams, FourBit, FullyConnectedParams, LutParams, OpKind, Params, RequantizeParams, Words,
+};
 use equant_runtime::operator::{AllOperators, OperatorSet};
 use equant_runtime::plan::{
-    AlignedBytes, BuildError, Builder, CONST_TENSOR, DType, HEADER_LEN, LOGICAL_NCHW, OpRecord, Plan, Target,
-    TensorRecord, arena_len, checksum, image_checksum,
+    AlignedBytes, BuildError, Builder, CONST_TENSOR, DType, HEADER_LEN, LOGICAL_NCHW, OpRecord, Plan, RANGE_I4,
+    RANGE_U4, Target, TensorRecord, arena_len, checksum, image_checksum,
 };
 use equant_runtime::{Error, Reason, Session};
 
@@ -80,12 +83,12 @@ fn headers_are_checked() {
     assert_eq!(refusal(&image[..HEADER_LEN - 1]).reason, Reason::Truncated);
     assert_eq!(refusal(&image[..image.len() - 1]).reason, Reason::Truncated);
     assert_eq!(refusal_with(0, b"ONNX").reason, Reason::NotAPlan);
-    assert_eq!(refusal_with(4, &[2, 0]).reason, Reason::Version);
+    assert_eq!(refusal_with(4, &[1, 0]).reason, Reason::Version);
     assert_eq!(refusal_with(6, &[9, 9]).reason, Reason::Target);
     assert_eq!(refusal_with(8, &[63, 0, 0, 0]).reason, Reason::Truncated);
     assert_eq!(refusal_with(52, &[0xFF; 4]).reason, Reason::ArenaTooLarge);
     assert_eq!(refusal_with(52, &[0; 4]), Error::at(Reason::TensorBounds, 0));
-    for at in [20, 60, image.len() - 1] {
+    for at in [20, 62, image.len() - 1] {
         let mut image = doubling();
         image[at] ^= 1;
         assert_eq!(refusal(&image).reason, Reason::Checksum, "byte {at}");
@@ -98,10 +101,12 @@ fn headers_are_checked() {
 
 #[test]
 fn sections_are_checked() {
-    assert_eq!(refusal_with(24, &[8, 0, 0, 0]).reason, Reason::Alignment);
+    assert_eq!(refusal_with(36, &[8, 1, 0, 0]).reason, Reason::Alignment, "constants");
     assert_eq!(refusal_with(24, &[64, 0, 0, 0]).reason, Reason::Sections, "over the lists of inputs and outputs");
-    assert_eq!(refusal_with(28, &[80, 0, 0, 0]).reason, Reason::Sections, "over the tensors");
+    assert_eq!(refusal_with(28, &[80, 0, 0, 0]).reason, Reason::Sections, "over the tensors and shapes");
     assert_eq!(refusal_with(40, &[0xFF, 0xFF, 0, 0]).reason, Reason::Truncated);
+    assert_eq!(refusal_with(60, &[0, 0]), Error::at(Reason::Tensor, 0), "no shape at all");
+    assert_eq!(refusal_with(60, &[0xFF, 0xFF]).reason, Reason::Truncated);
 }
 
 #[test]
@@ -121,11 +126,17 @@ fn tensors_are_checked() {
     assert_eq!(bad(|t| t.rank = 5), malformed);
     assert_eq!(bad(|t| t.flags = 128), malformed);
     assert_eq!(bad(|t| (t.flags, t.rank, t.dims) = (LOGICAL_NCHW, 1, [3, 1, 1, 1])), malformed);
+    assert_eq!(bad(|t| t.flags = RANGE_I4 | RANGE_U4), malformed);
+    assert_eq!(bad(|t| (t.flags, t.zero_point) = (RANGE_U4, -1)), malformed);
+    assert_eq!(bad(|t| (t.flags, t.zero_point) = (RANGE_I4, 8)), malformed);
+    assert_eq!(bad(|t| (t.flags, t.dtype) = (RANGE_I4, DType::I16)), malformed);
     assert_eq!(bad(|t| t.offset = 8), Error::at(Reason::TensorBounds, 1));
     assert_eq!(bad(|t| t.offset = u32::MAX), Error::at(Reason::TensorBounds, 1));
     assert_eq!(bad(|t| t.offset = 1), Error::at(Reason::Alignment, 1));
     assert_eq!(refusal_with(64, &[9, 0]), Error::at(Reason::Tensor, 9), "an input that does not exist");
-    assert_eq!(refusal_with(80, &[7]), Error::at(Reason::Tensor, 0), "a dtype that does not exist");
+    // The records follow 64 bytes of header and the indices of one input and one output.
+    assert_eq!(refusal_with(68, &[7]), Error::at(Reason::Tensor, 0), "a dtype that does not exist");
+    assert_eq!(refusal_with(74, &[1, 0]), Error::at(Reason::Tensor, 0), "a shape that does not exist");
     let constant = TensorRecord { flags: CONST_TENSOR, ..tensor(0) };
     assert_eq!(refusal(&plan_of(constant, tensor(4), DOUBLE)).reason, Reason::Tensor, "a constant as model input");
 }
@@ -134,11 +145,14 @@ fn tensors_are_checked() {
 fn operators_are_checked() {
     let ops = ops_offset();
     let malformed = Error::at(Reason::Operator, 0);
-    assert_eq!(refusal_with(ops, &[99, 0]), malformed, "kind");
-    assert_eq!(refusal_with(ops + 2, &[2]), malformed, "a list of tensors that is too long");
-    assert_eq!(refusal_with(ops + 4, &[3, 0]), malformed, "too few words");
-    assert_eq!(refusal_with(ops + 4, &[200, 0]), malformed, "too many words");
-    assert_eq!(refusal_with(ops + 8, &[200, 0, 0, 0]), malformed, "name");
+    let words = ops + OpRecord::LEN + 4;
+    assert_eq!(refusal_with(ops, &[99]), malformed, "kind");
+    assert_eq!(refusal_with(ops + 1, &[2]), malformed, "a list of tensors that is too long");
+    assert_eq!(refusal_with(ops + 3, &[1]), malformed, "too few words");
+    assert_eq!(refusal_with(ops + 3, &[200]), malformed, "too many words");
+    assert_eq!(refusal_with(words, &[100]), malformed, "name");
+    assert_eq!(refusal_with(words + 2, &[0xFF; 5]), malformed, "a word of more than 32 bits");
+    assert_eq!(refusal_with(words + 2, &[0]), malformed, "fewer bytes in the words than in the record");
     assert_eq!(refusal_with(ops + OpRecord::LEN, &[5, 0]), malformed, "tensor");
     assert_eq!(refusal_with(22, &[0, 0]), malformed, "records beyond the count");
     let with = |params| refusal(&plan_of(tensor(0), tensor(4), params));
@@ -155,6 +169,33 @@ fn operators_are_checked() {
 }
 
 #[test]
+fn tensors_of_one_shape_share_it() {
+    let image = doubling();
+    let header = *Plan::<'_, AllOperators>::parse(&image).unwrap().header();
+    assert_eq!((header.tensors, header.shapes), (2, 1));
+    assert_eq!(header.ops_offset, header.tensors_offset + 2 * 16 + 16);
+}
+
+#[test]
+fn words_are_as_long_as_they_need() {
+    for (value, len) in [(0, 1), (-64, 1), (63, 1), (64, 2), (-8192, 2), (8192, 3), (1 << 30, 5), (i32::MIN, 5)] {
+        let params = RequantizeParams { mantissa: value, shift: i32::MAX, clamp: [-1, 1] };
+        let mut builder = Builder::new(Target::Portable);
+        builder.op(&params, &[], &[], u64::MAX, None).unwrap();
+        let image = AlignedBytes::from(&builder.finish().unwrap()[..]);
+        let record = &image[HEADER_LEN..];
+        // No name, the most multiply-accumulates, then the parameters.
+        assert_eq!(record[..4], [OpKind::Requantize as u8, 0, 0, 1 + 5 + len + 5 + 2], "{value}");
+        let words = Words::new(&record[4 + 6..][..usize::from(len) + 7]);
+        assert_eq!(RequantizeParams::read(words), Some(params));
+        assert_eq!(RequantizeParams::read(Words::new(&record[4 + 6..][..usize::from(len) + 6])), None);
+        assert_eq!(RequantizeParams::read(Words::new(&record[4 + 6..][..usize::from(len) + 8])), None);
+    }
+    let mut words = Words::new(&[0xFF, 0xFF, 0xFF, 0xFF, 0x0F, 0xFF, 0xFF, 0xFF, 0xFF, 0x10]);
+    assert_eq!((words.next_word(), words.next_word()), (Some(u32::MAX), None));
+}
+
+#[test]
 fn constants_are_checked() {
     let mut builder = Builder::new(Target::Portable);
     let table = builder.constant(&[0; 255]).unwrap();
@@ -163,6 +204,51 @@ fn constants_are_checked() {
     builder.memory(8, 0);
     let image = AlignedBytes::from(&builder.finish().unwrap()[..]);
     assert_eq!(refusal(&image), Error::at(Reason::OperatorConstant, 0));
+}
+
+/// A product of a row of three with weights of 4 bits, as many bytes as given.
+fn product(weights: &[u8]) -> AlignedBytes {
+    let mut builder = Builder::new(Target::Portable);
+    let x = TensorRecord { flags: RANGE_U4, ..tensor(0) };
+    let (x, y) = (builder.tensor(x).unwrap(), builder.tensor(tensor(4)).unwrap());
+    let weights = builder.constant(weights).unwrap();
+    let bias = builder.constant(&[0; 12]).unwrap();
+    let one: Vec<u8> = [1i32 << 30; 3].iter().flat_map(|m| m.to_le_bytes()).collect();
+    let (mantissas, shifts) = (builder.constant(&one).unwrap(), builder.constant(&[-1i8 as u8; 3]).unwrap());
+    let params = FullyConnectedParams { weights, bias, mantissas, shifts, clamp: [-128, 127] };
+    builder.op(&FourBit(params), &[x], &[y], 9, None).unwrap();
+    builder.input(x);
+    builder.output(y);
+    builder.memory(8, 0);
+    AlignedBytes::from(&builder.finish().unwrap()[..])
+}
+
+#[test]
+fn weights_of_four_bits_fill_whole_words() -> Result<(), Error> {
+    let rows = [1, 2, 3, -8, 0, 7, -1, -1, -1];
+    let mut packed = [0; 12];
+    assert_eq!(int4_len(9, 3), packed.len());
+    equant_runtime::kernels::pack_int4(&rows, 3, &mut packed).unwrap();
+    let image = product(&packed);
+    let mut arena = AlignedBytes::zeroed(arena_len(&image));
+    let mut session: Session<'_, '_> = Session::new(Plan::parse(&image)?, &mut arena)?;
+    // Real values beyond the range of 4 bits saturate.
+    session.quantize_input(0, &[1.0, -5.0, 100.0])?;
+    assert_eq!(session.input_mut(0)?, [2, 0, 15]);
+    session.run()?;
+    assert_eq!(session.output(0)?.iter().map(|&byte| byte as i8).collect::<Vec<_>>(), [47, 89, -17]);
+    // Two to a byte without filling words up, and too much.
+    for len in [5, 6, 8, 16] {
+        assert_eq!(refusal(&product(&vec![0; len])), Error::at(Reason::OperatorConstant, 0), "{len}");
+    }
+    let error = Plan::<'_, Eight>::parse(&image).unwrap_err();
+    assert_eq!(error, Error::at(Reason::OperatorNotRegistered, 0));
+    Ok(())
+}
+
+equant_runtime::operator_set! {
+    /// Has weights of 8 bits only.
+    struct Eight { FullyConnected }
 }
 
 equant_runtime::operator_set! {

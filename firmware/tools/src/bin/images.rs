@@ -63,6 +63,7 @@ fn run() -> Result<(), Error> {
         (false, _) => Element::F32,
         (true, DType::I8) => Element::I8,
         (true, DType::I16) => Element::I16,
+        (true, DType::I32) => return Err("the plan's input has 32 bits: leave `--quantized` out".into()),
     };
     let header = Header { element, count: count.try_into()?, elements: elements.try_into()? };
     let mut out = header.to_bytes().to_vec();
@@ -73,11 +74,11 @@ fn run() -> Result<(), Error> {
     out.resize(header.inputs_offset().ok_or("too many samples")?, 0);
     for sample in values.chunks_exact(elements) {
         for x in in_plan_order(sample, &input) {
-            let zero_point = i32::from(input.zero_point);
+            let q = quant::quantize(x, input.scale, i32::from(input.zero_point), input.range());
             match element {
                 Element::F32 => out.extend_from_slice(&x.to_le_bytes()),
-                Element::I8 => out.push(quant::quantize_i8(x, input.scale, zero_point) as u8),
-                Element::I16 => out.extend_from_slice(&quant::quantize_i16(x, input.scale, zero_point).to_le_bytes()),
+                Element::I8 => out.push(q as u8),
+                Element::I16 => out.extend_from_slice(&(q as i16).to_le_bytes()),
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::plan::{OpView, Plan};
 /// `y = clamp(zero_point_y + round_half_up(((a − zero_point_a)·a_factor + (b − zero_point_b)·b_factor) / 2^shift))`.
 ///
 /// `a` and `y` have the same elements, `b` as many or a divisor of it (repeated along the leading axes); each
-/// is i8 or i16. The output may take the place of an input of its dtype and length. With factors rounded to
+/// has any dtype. The output may take the place of an input of its dtype and length. With factors rounded to
 /// nearest, the error against the f64 definition is at most
 /// `1/2 + (|a − zero_point_a| + |b − zero_point_b|) / 2^(shift + 1)` steps.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ impl Operator for Add {
         let shift = p.shift & 63;
         let half = 1i64 << (shift.wrapping_sub(1) & 63);
         binary::run(op, plan, arena, |a, b| {
-            // At most 2 · 65535 · 2^30 + 2^61: no overflow.
+            // At most 2 · 2^31 · 2^30 + 2^61: no overflow.
             let sum = i64::from(a.wrapping_sub(a_zero))
                 .wrapping_mul(a_factor)
                 .wrapping_add(i64::from(b.wrapping_sub(b_zero)).wrapping_mul(b_factor));

@@ -11,7 +11,7 @@ use crate::quant::{self, Multiplier};
 
 /// `y = clamp(zero_point_y + round_half_up(Σ(x − zero_point_x) · M / count))` with `M = scale_x / scale_y`.
 ///
-/// `x` and `y` are `[N, H, W, C]` and `[N, OH, OW, C]`, each i8 or i16. `count` is the number of window
+/// `x` and `y` are `[N, H, W, C]` and `[N, OH, OW, C]`, `x` i8 or i16, `y` of any dtype. `count` is the number of window
 /// elements inside the input or, with `count_include_pad`, inside the padded input. Every window holds at
 /// least one input element, and at most 2^23 (i8) or 2^15 (i16) of them, so sums fit in 32 bits. One rounding:
 /// the error against the f64 definition is at most `1/2 + |y − zero_point_y| / 2^31` steps.
@@ -27,6 +27,7 @@ struct Pool {
 
 impl Pool {
     fn new(p: &AvgPool2dParams, x: &TensorRecord, y: &TensorRecord) -> Result<Self, Reason> {
+        memory::check_16_bits(x)?;
         let window = Window::new(x, y, [p.kernel, p.strides, [1, 1]], p.pads, false)?;
         let Window { rows, cols, in_channels, out_channels, .. } = window;
         let (low, high) = x.dtype.range();

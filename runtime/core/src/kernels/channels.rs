@@ -1,4 +1,4 @@
-//! What the kernels with weights share: dot products and requantization per output channel.
+//! What the kernels with weights share: requantization per output channel, and writing the result.
 
 use super::memory;
 use crate::error::Reason;
@@ -29,9 +29,9 @@ impl<'a> Channels<'a> {
         y: &TensorRecord,
     ) -> Result<Self, Reason> {
         Ok(Self {
-            bias: memory::const_i32(plan, bias, count)?,
-            mantissas: memory::const_i32(plan, mantissas, count)?,
-            shifts: memory::const_i8(plan, shifts, count)?,
+            bias: memory::constants(plan, bias, count)?,
+            mantissas: memory::constants(plan, mantissas, count)?,
+            shifts: memory::constants(plan, shifts, count)?,
             zero_point: i32::from(y.zero_point),
             clamp,
         })
@@ -54,7 +54,7 @@ impl<'a> Channels<'a> {
     }
 }
 
-/// Output elements, i8 or i16.
+/// Output elements of any dtype.
 pub(crate) struct Output<'a> {
     bytes: &'a mut [u8],
     dtype: DType,
@@ -73,53 +73,10 @@ impl<'a> Output<'a> {
             DType::I16 => {
                 *self.bytes.get_mut(index.wrapping_mul(2)..)?.first_chunk_mut::<2>()? = (value as i16).to_le_bytes();
             }
+            DType::I32 => {
+                *self.bytes.get_mut(index.wrapping_mul(4)..)?.first_chunk_mut::<4>()? = value.to_le_bytes();
+            }
         }
         Some(())
-    }
-}
-
-/// Output channels computed together, so that each input element is read once for all of them.
-pub(crate) const GROUP: usize = 4;
-
-/// The weights of [`GROUP`] output channels, from channel `o` on; beyond `end` the last one repeats.
-#[inline(always)]
-pub(crate) fn weight_rows(weights: &[i8], depth: usize, o: usize, end: usize) -> Option<[&[i8]; GROUP]> {
-    let last = end.wrapping_sub(1);
-    let row = |i: usize| {
-        let start = o.wrapping_add(i).min(last).wrapping_mul(depth);
-        weights.get(start..start.wrapping_add(depth))
-    };
-    Some([row(0)?, row(1)?, row(2)?, row(3)?])
-}
-
-/// The same part of every row.
-#[inline(always)]
-pub(crate) fn part<'a>(rows: &[&'a [i8]; GROUP], start: usize, len: usize) -> Option<[&'a [i8]; GROUP]> {
-    let range = start..start.wrapping_add(len);
-    let [a, b, c, d] = rows;
-    Some([a.get(range.clone())?, b.get(range.clone())?, c.get(range.clone())?, d.get(range)?])
-}
-
-/// `acc[i] += Σ x · w[i]`, wrapping.
-#[inline(always)]
-pub(crate) fn dot(x: &[i8], w: &[&[i8]; GROUP], acc: &mut [i32; GROUP]) {
-    let [mut a, mut b, mut c, mut d] = *acc;
-    let [wa, wb, wc, wd] = *w;
-    for ((((&x, &wa), &wb), &wc), &wd) in x.iter().zip(wa).zip(wb).zip(wc).zip(wd) {
-        let x = i32::from(x);
-        a = a.wrapping_add(x.wrapping_mul(i32::from(wa)));
-        b = b.wrapping_add(x.wrapping_mul(i32::from(wb)));
-        c = c.wrapping_add(x.wrapping_mul(i32::from(wc)));
-        d = d.wrapping_add(x.wrapping_mul(i32::from(wd)));
-    }
-    *acc = [a, b, c, d];
-}
-
-/// `acc[i] += factor · Σ w[i]`, wrapping.
-#[inline]
-pub(crate) fn add_sums(factor: i32, w: &[&[i8]; GROUP], acc: &mut [i32; GROUP]) {
-    for (acc, row) in acc.iter_mut().zip(w) {
-        let sum = row.iter().fold(0i32, |sum, &w| sum.wrapping_add(i32::from(w)));
-        *acc = acc.wrapping_add(sum.wrapping_mul(factor));
     }
 }

@@ -8,7 +8,7 @@ use crate::plan::{OpView, Plan, TensorRecord};
 
 /// Joins one or more inputs along `axis`: exact.
 ///
-/// All tensors have one rank, dtype (i8 or i16), scale and zero point, and equal sizes beside the axis.
+/// All tensors have one rank, dtype, scale and zero point, and equal sizes beside the axis.
 #[derive(Debug, Clone, Copy)]
 pub struct Concat;
 

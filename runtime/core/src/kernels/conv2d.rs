@@ -1,32 +1,36 @@
 //! 2-D convolution.
 
-use super::channels::{self, Channels, GROUP, Output};
-use super::memory;
+use super::channels::{Channels, Output};
+use super::memory::{self, BLOCK};
+use super::weights::{GROUP, Int4, Int8, Matrix, Rows, Width, by_width};
 use super::window::{Taps, Window};
 use crate::error::Reason;
-use crate::op::{Conv2dParams, OpKind};
-use crate::operator::Operator;
+use crate::op::Conv2dParams;
 use crate::plan::{OpView, Plan, TensorRecord};
 
 /// `y[n, oy, ox, o] = requantize(bias'[o] + Σ w[o, ky, kx, c] · x[n, iy, ix, g·C/groups + c] + zero_point_x · Σ_padding w)`.
 ///
-/// `x` is i8 `[N, H, W, C]`, `y` i8 or i16 `[N, OH, OW, O]`, `w` i8 `[O, kernel_h, kernel_w, C / groups]`.
+/// `x` is i8 `[N, H, W, C]`, `y` of any dtype `[N, OH, OW, O]`, `w` i8 `[O, kernel_h, kernel_w, C / groups]`.
 /// `iy = oy · stride_h − pad_top + ky · dilation_h`, and so for `ix`; taps outside the input have the real
 /// value 0. Sums wrap at 32 bits on every target. One rounding, half up, per element.
 #[derive(Debug, Clone, Copy)]
 pub struct Conv2d;
 
+/// [`Conv2d`] with weights of 4 bits, packed by [`super::pack_int4`] in rows of `kernel_h · kernel_w · C / groups`.
+#[derive(Debug, Clone, Copy)]
+pub struct Conv2dI4;
+
 /// A record's geometry and constants, checked.
-struct Conv<'a> {
+struct Conv<'a, W: Width> {
     window: Window,
     groups: usize,
     /// Input channels per group.
     depth: usize,
-    weights: &'a [i8],
+    weights: Matrix<'a, W>,
     channels: Channels<'a>,
 }
 
-impl<'a> Conv<'a> {
+impl<'a, W: Width> Conv<'a, W> {
     fn new(p: &Conv2dParams, x: &TensorRecord, y: &TensorRecord, plan: &Plan<'a>) -> Result<Self, Reason> {
         let window = Window::new(x, y, [p.kernel, p.strides, p.dilations], p.pads, true)?;
         let (inputs, outputs) = (window.in_channels, window.out_channels);
@@ -36,8 +40,8 @@ impl<'a> Conv<'a> {
         if depth.checked_mul(groups) != Some(inputs) || group_outputs.checked_mul(groups) != Some(outputs) {
             return Err(Reason::OperatorShape);
         }
-        let len = window.taps().and_then(|taps| taps.checked_mul(depth)?.checked_mul(outputs));
-        let weights = memory::const_i8(plan, p.weights, len.ok_or(Reason::OperatorShape)?)?;
+        let len = window.taps().and_then(|taps| taps.checked_mul(depth)).ok_or(Reason::OperatorShape)?;
+        let weights = Matrix::new(plan, p.weights, outputs, len)?;
         let channels = Channels::new(plan, [p.bias, p.mantissas, p.shifts], outputs, p.clamp, y)?;
         Ok(Self { window, groups, depth, weights, channels })
     }
@@ -48,7 +52,6 @@ impl<'a> Conv<'a> {
         let Window { rows, cols, in_channels, out_channels, .. } = self.window;
         let depth = self.depth;
         let row_len = cols.kernel.wrapping_mul(depth);
-        let filter_len = row_len.wrapping_mul(rows.kernel);
         // Neighbouring taps are neighbours in memory, so a row of them is one dot product.
         let joined = self.groups == 1 && cols.dilation.get() == 1;
         let (segments, len) = if joined { (1, tx.len().wrapping_mul(depth)) } else { (tx.len(), depth) };
@@ -57,7 +60,7 @@ impl<'a> Conv<'a> {
         for group in 0..self.groups {
             let end = group.wrapping_add(1).wrapping_mul(group_outputs);
             for o in (group.wrapping_mul(group_outputs)..end).step_by(GROUP) {
-                let filters = channels::weight_rows(self.weights, filter_len, o, end)?;
+                let filters = self.weights.rows(o, end)?;
                 let mut acc = [0i32; GROUP];
                 for ky in ty.first..ty.end {
                     let iy = ty.start.wrapping_add(ky.wrapping_sub(ty.first).wrapping_mul(rows.dilation.get()));
@@ -66,7 +69,7 @@ impl<'a> Conv<'a> {
                     let mut w_at = ky.wrapping_mul(row_len).wrapping_add(tx.first.wrapping_mul(depth));
                     for _ in 0..segments {
                         let x = image.get(x_at..x_at.wrapping_add(len))?;
-                        channels::dot(x, &channels::part(&filters, w_at, len)?, &mut acc);
+                        W::dot(x, &filters, w_at, &mut acc)?;
                         x_at = x_at.wrapping_add(in_channels.wrapping_mul(cols.dilation.get()));
                         w_at = w_at.wrapping_add(depth);
                     }
@@ -82,25 +85,29 @@ impl<'a> Conv<'a> {
         Some(())
     }
 
-    /// Adds `zero_point_x · Σ w` over the taps in the padding.
+    /// Adds `zero_point_x · Σ w` over the taps in the padding: as if they held the zero point.
     #[inline(never)]
     fn add_padding(
         &self,
         ty: Taps,
         tx: Taps,
         x_zero: i32,
-        filters: &[&[i8]; GROUP],
+        filters: &Rows<'_, W>,
         acc: &mut [i32; GROUP],
     ) -> Option<()> {
         let (rows, cols) = (self.window.rows.kernel, self.window.cols.kernel);
+        let padding = [x_zero as i8; BLOCK];
         for ky in 0..rows {
             // Columns `0..left` and `right..cols` of this row are padding.
             let (left, right) = if (ty.first..ty.end).contains(&ky) { (tx.first, tx.end) } else { (cols, cols) };
             let row = ky.wrapping_mul(cols);
             for (start, end) in [(row, row.wrapping_add(left)), (row.wrapping_add(right), row.wrapping_add(cols))] {
                 let len = end.saturating_sub(start).wrapping_mul(self.depth);
-                let part = channels::part(filters, start.wrapping_mul(self.depth), len)?;
-                channels::add_sums(x_zero, &part, acc);
+                let start = start.wrapping_mul(self.depth);
+                for at in (0..len).step_by(BLOCK) {
+                    let x = padding.get(..BLOCK.min(len.wrapping_sub(at)))?;
+                    W::dot(x, filters, start.wrapping_add(at), acc)?;
+                }
             }
         }
         Some(())
@@ -124,25 +131,23 @@ impl<'a> Conv<'a> {
     }
 }
 
-impl Operator for Conv2d {
-    const KIND: OpKind = OpKind::Conv2d;
-
-    fn check(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
-        memory::check_arity(op, 1)?;
-        let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
-        memory::check_i8(&x)?;
-        Conv::new(&memory::params(op)?, &x, &y, plan)?.channels.check(&y)?;
-        memory::check_disjoint(&x, &y)
-    }
-
-    fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
-        let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
-        let conv = Conv::new(&memory::params(op)?, &x, &y, plan)?;
-        let (inputs, out) = memory::split(plan, arena, &y)?;
-        let mut out = Output::new(out, y.dtype);
-        conv.run(inputs.i8s(&x)?, i32::from(x.zero_point), &mut out).ok_or(Reason::OperatorShape)
-    }
+fn check<W: Width>(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
+    memory::check_arity(op, 1)?;
+    let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+    memory::check_i8(&x)?;
+    Conv::<W>::new(&W::params(op)?, &x, &y, plan)?.channels.check(&y)?;
+    memory::check_disjoint(&x, &y)
 }
+
+fn run<W: Width>(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
+    let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+    let conv = Conv::<W>::new(&W::params(op)?, &x, &y, plan)?;
+    let (inputs, out) = memory::split(plan, arena, &y)?;
+    let mut out = Output::new(out, y.dtype);
+    conv.run(inputs.i8s(&x)?, i32::from(x.zero_point), &mut out).ok_or(Reason::OperatorShape)
+}
+
+by_width!(Conv2d Int8, Conv2dI4 Int4);
 
 /// Packs ONNX convolution weights `[O, C, H, W]` (`C` per group) as `[O, H, W, C]`.
 ///

@@ -2,31 +2,35 @@
 
 use super::channels::{Channels, Output};
 use super::memory;
+use super::weights::{Int4, Int8, Matrix, Width, by_width};
 use super::window::{Taps, Window};
 use crate::error::Reason;
-use crate::op::{DepthwiseConv2dParams, OpKind};
-use crate::operator::Operator;
+use crate::op::DepthwiseConv2dParams;
 use crate::plan::{OpView, Plan, TensorRecord};
 
 /// `y[n, oy, ox, c·m + k] = requantize(bias'[c·m + k] + Σ w[ky, kx, c·m + k] · x[n, iy, ix, c] + zero_point_x · Σ_padding w)`.
 ///
-/// `x` is i8 `[N, H, W, C]`, `y` i8 or i16 `[N, OH, OW, C·m]` with multiplier `m`, `w` i8
+/// `x` is i8 `[N, H, W, C]`, `y` of any dtype `[N, OH, OW, C·m]` with multiplier `m`, `w` i8
 /// `[kernel_h, kernel_w, C·m]`. Positions, padding, wrapping and rounding as in [`super::Conv2d`].
 #[derive(Debug, Clone, Copy)]
 pub struct DepthwiseConv2d;
+
+/// [`DepthwiseConv2d`] with weights of 4 bits, packed by [`super::pack_int4`] in rows of `C·m`, one for each tap.
+#[derive(Debug, Clone, Copy)]
+pub struct DepthwiseConv2dI4;
 
 /// Channels summed together: as many as fit the registers.
 const LANES: usize = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { 16 } else { 4 };
 
 /// A record's geometry and constants, checked.
-struct Depthwise<'a> {
+struct Depthwise<'a, W: Width> {
     window: Window,
     multiplier: usize,
-    weights: &'a [i8],
+    weights: Matrix<'a, W>,
     channels: Channels<'a>,
 }
 
-impl<'a> Depthwise<'a> {
+impl<'a, W: Width> Depthwise<'a, W> {
     fn new(p: &DepthwiseConv2dParams, x: &TensorRecord, y: &TensorRecord, plan: &Plan<'a>) -> Result<Self, Reason> {
         let window = Window::new(x, y, [p.kernel, p.strides, p.dilations], p.pads, true)?;
         let outputs = window.out_channels;
@@ -34,8 +38,8 @@ impl<'a> Depthwise<'a> {
         if window.in_channels.checked_mul(multiplier) != Some(outputs) {
             return Err(Reason::OperatorShape);
         }
-        let len = window.taps().and_then(|taps| taps.checked_mul(outputs)).ok_or(Reason::OperatorShape)?;
-        let weights = memory::const_i8(plan, p.weights, len)?;
+        let taps = window.taps().ok_or(Reason::OperatorShape)?;
+        let weights = Matrix::new(plan, p.weights, taps, outputs)?;
         let channels = Channels::new(plan, [p.bias, p.mantissas, p.shifts], outputs, p.clamp, y)?;
         Ok(Self { window, multiplier, weights, channels })
     }
@@ -53,16 +57,15 @@ impl<'a> Depthwise<'a> {
                 for kx in tx.first..tx.end {
                     let ix = tx.start.wrapping_add(kx.wrapping_sub(tx.first).wrapping_mul(cols.dilation.get()));
                     let x_at = iy.wrapping_mul(cols.input).wrapping_add(ix).wrapping_mul(in_channels);
-                    let w_at = ky.wrapping_mul(cols.kernel).wrapping_add(kx).wrapping_mul(out_channels).wrapping_add(o);
-                    let w = self.weights.get(w_at..w_at.wrapping_add(lanes))?;
+                    let w = self.weights.row(ky.wrapping_mul(cols.kernel).wrapping_add(kx))?;
                     if self.multiplier == 1 {
                         let x = image.get(x_at.wrapping_add(o)..x_at.wrapping_add(o).wrapping_add(lanes))?;
-                        accumulate(&mut acc, x, w);
+                        W::accumulate(x, w, o, &mut acc)?;
                     } else {
                         let x = image.get(x_at..x_at.wrapping_add(in_channels))?;
-                        for ((o, acc), &w) in (o..).zip(&mut acc).zip(w) {
+                        for (o, acc) in (o..out_channels).zip(&mut acc) {
                             let x = *x.get(o.checked_div(self.multiplier)?)?;
-                            *acc = acc.wrapping_add(i32::from(x).wrapping_mul(i32::from(w)));
+                            *acc = acc.wrapping_add(i32::from(x).wrapping_mul(W::get(w, o)?));
                         }
                     }
                 }
@@ -78,18 +81,19 @@ impl<'a> Depthwise<'a> {
         Some(())
     }
 
-    /// Adds `zero_point_x · Σ w` over the taps in the padding, for the channels from `o` on.
+    /// Adds `zero_point_x · Σ w` over the taps in the padding, for the channels from `o` on: as if they held the zero
+    /// point.
     #[inline(never)]
     fn add_padding(&self, ty: Taps, tx: Taps, x_zero: i32, o: usize, acc: &mut [i32; LANES]) -> Option<()> {
         let Window { rows, cols, out_channels, .. } = self.window;
-        for (tap, w) in self.weights.chunks(out_channels.max(1)).enumerate().take(self.window.taps()?) {
-            let (ky, kx) = (tap.checked_div(cols.kernel)?, tap.checked_rem(cols.kernel)?);
-            let inside = (ty.first..ty.end).contains(&ky) && (tx.first..tx.end).contains(&kx);
-            if inside || ky >= rows.kernel {
-                continue;
-            }
-            for (acc, &w) in acc.iter_mut().zip(w.get(o..)?) {
-                *acc = acc.wrapping_add(x_zero.wrapping_mul(i32::from(w)));
+        let padding = [x_zero as i8; LANES];
+        let x = padding.get(..LANES.min(out_channels.wrapping_sub(o)))?;
+        for ky in 0..rows.kernel {
+            let row_inside = (ty.first..ty.end).contains(&ky);
+            for kx in 0..cols.kernel {
+                if !(row_inside && (tx.first..tx.end).contains(&kx)) {
+                    W::accumulate(x, self.weights.row(ky.wrapping_mul(cols.kernel).wrapping_add(kx))?, o, acc)?;
+                }
             }
         }
         Some(())
@@ -113,39 +117,23 @@ impl<'a> Depthwise<'a> {
     }
 }
 
-/// `acc[i] += x[i] · w[i]`; full blocks have a constant length, which the compiler turns into vectors.
-#[inline(always)]
-fn accumulate(acc: &mut [i32; LANES], x: &[i8], w: &[i8]) {
-    if let (Some(x), Some(w)) = (x.first_chunk::<LANES>(), w.first_chunk::<LANES>()) {
-        for ((acc, &x), &w) in acc.iter_mut().zip(x).zip(w) {
-            *acc = acc.wrapping_add(i32::from(x).wrapping_mul(i32::from(w)));
-        }
-    } else {
-        for ((acc, &x), &w) in acc.iter_mut().zip(x).zip(w) {
-            *acc = acc.wrapping_add(i32::from(x).wrapping_mul(i32::from(w)));
-        }
-    }
+fn check<W: Width>(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
+    memory::check_arity(op, 1)?;
+    let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+    memory::check_i8(&x)?;
+    Depthwise::<W>::new(&W::params(op)?, &x, &y, plan)?.channels.check(&y)?;
+    memory::check_disjoint(&x, &y)
 }
 
-impl Operator for DepthwiseConv2d {
-    const KIND: OpKind = OpKind::DepthwiseConv2d;
-
-    fn check(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
-        memory::check_arity(op, 1)?;
-        let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
-        memory::check_i8(&x)?;
-        Depthwise::new(&memory::params(op)?, &x, &y, plan)?.channels.check(&y)?;
-        memory::check_disjoint(&x, &y)
-    }
-
-    fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
-        let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
-        let conv = Depthwise::new(&memory::params(op)?, &x, &y, plan)?;
-        let (inputs, out) = memory::split(plan, arena, &y)?;
-        let mut out = Output::new(out, y.dtype);
-        conv.run(inputs.i8s(&x)?, i32::from(x.zero_point), &mut out).ok_or(Reason::OperatorShape)
-    }
+fn run<W: Width>(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
+    let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+    let conv = Depthwise::<W>::new(&W::params(op)?, &x, &y, plan)?;
+    let (inputs, out) = memory::split(plan, arena, &y)?;
+    let mut out = Output::new(out, y.dtype);
+    conv.run(inputs.i8s(&x)?, i32::from(x.zero_point), &mut out).ok_or(Reason::OperatorShape)
 }
+
+by_width!(DepthwiseConv2d Int8, DepthwiseConv2dI4 Int4);
 
 /// Packs ONNX depthwise weights `[O, 1, H, W]` as `[H, W, O]`.
 ///

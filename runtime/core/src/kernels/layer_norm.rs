@@ -7,24 +7,30 @@ use super::memory::{self, BLOCK};
 use crate::error::Reason;
 use crate::op::{LayerNormParams, OpKind};
 use crate::operator::Operator;
-use crate::plan::{OpView, Plan, TensorRecord};
+use crate::plan::{DType, OpView, Plan, TensorRecord};
 
 /// `y[c] = clamp(zero_point_y + round_half_up(d[c] / sqrt(V) · gamma[c] + beta[c]))` with
 /// `d[c] = C·x[c] − Σx` and `V = C·Σx² − (Σx)² + epsilon`, both exact.
 ///
-/// `x` and `y` are i8 or i16 of the same elements, `C` is the length of the last axis, at most 65536; in
+/// `x` and `y` have the same elements and any dtypes, `C` is the length of the last axis, at most 65536; in
 /// place for equal dtypes. The scale of `x` cancels, its zero point too. `1 / sqrt(V)` is computed once per
 /// row to 30 bits, and `d / sqrt(V)`, which is at most `sqrt(C)`, is kept to 22 fraction bits, so with
 /// `g = |gamma| / scale_y` the error against the f64 definition (of this `epsilon`) is at most
-/// `1/2 + g · (2^-23 + sqrt(C) · 2^-29) + sqrt(C) · 2^-(gamma_shift + 1) + 2^-17` steps: 0.51 for i8 outputs
+/// `1/2 + g · (2^-23 + sqrt(C) · 2^-29) + sqrt(C) · 2^-(gamma_shift + 1) + 2^-(beta_shift + 1)` steps: 0.51 for i8 outputs
 /// of usual scales. An i16 output with `g = 2^15` and `C = 1024` stays within 0.51 too.
+///
+/// Of an i32 `x` the differences of a row are first halved, all alike, until they have
+/// `B = 31 − ⌈⌈log2 C⌉ / 2⌉` bits, and `V = Σd² / C` is computed from those. That adds at most
+/// `g · (C + 2 · sqrt(C)) · 2^-B` steps, where one element has all the variance; `g · 3e-7` for `C = 64`.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerNorm;
 
 /// Longest row: `C · Σx²` stays within 62 bits.
 const MAX_ROW: usize = 1 << 16;
-/// Most fraction bits of gamma.
-const MAX_GAMMA_SHIFT: u32 = 56;
+/// Most fraction bits of gamma beyond those of beta: their difference is one shift of 64 bits.
+const MAX_GAMMA_SHIFT: u32 = 40;
+/// Most fraction bits of beta.
+const MAX_BETA_SHIFT: u32 = 16;
 
 /// A record's geometry and constants, checked.
 struct Norm<'a> {
@@ -34,6 +40,7 @@ struct Norm<'a> {
     gamma: &'a [i32],
     gamma_shift: u32,
     beta: &'a [i32],
+    beta_shift: u32,
     clamp: [i32; 2],
 }
 
@@ -44,11 +51,15 @@ impl<'a> Norm<'a> {
         if len > MAX_ROW {
             return Err(Reason::OperatorShape);
         }
-        if p.gamma_shift > MAX_GAMMA_SHIFT || p.epsilon == 0 {
+        if !(1..=MAX_BETA_SHIFT).contains(&p.beta_shift)
+            || p.gamma_shift > p.beta_shift.wrapping_add(MAX_GAMMA_SHIFT)
+            || p.epsilon == 0
+        {
             return Err(Reason::OperatorRange);
         }
-        let (gamma, beta) = (memory::const_i32(plan, p.gamma, len)?, memory::const_i32(plan, p.beta, len)?);
-        Ok(Self { len, rows, epsilon: p.epsilon, gamma, gamma_shift: p.gamma_shift, beta, clamp: p.clamp })
+        let (gamma, beta) = (memory::constants(plan, p.gamma, len)?, memory::constants(plan, p.beta, len)?);
+        let LayerNormParams { epsilon, gamma_shift, beta_shift, clamp, .. } = p;
+        Ok(Self { len, rows, epsilon, gamma, gamma_shift, beta, beta_shift, clamp })
     }
 
     fn run_row(
@@ -58,20 +69,16 @@ impl<'a> Norm<'a> {
         [x, y]: [&TensorRecord; 2],
         start: usize,
     ) -> Result<(), Reason> {
+        let input = memory::bytes(plan, arena, x)?;
+        let row = match x.dtype {
+            DType::I8 | DType::I16 => self.narrow(input, x.dtype, start),
+            DType::I32 => self.wide(input, start),
+        };
+        let row = row.ok_or(Reason::OperatorShape)?;
+        let (reciprocal, shift) = inverse_sqrt(row.variance);
         let mut block = [0i32; BLOCK];
-        let (mut sum, mut squares) = (0i64, 0u64);
-        for at in (0..self.len).step_by(BLOCK) {
-            let block = block.get_mut(..BLOCK.min(self.len.wrapping_sub(at))).ok_or(Reason::OperatorShape)?;
-            memory::load(memory::bytes(plan, arena, x)?, x.dtype, start.wrapping_add(at), block);
-            for &mut x in block {
-                sum = sum.wrapping_add(i64::from(x));
-                squares = squares.wrapping_add(u64::from(x.unsigned_abs().wrapping_mul(x.unsigned_abs())));
-            }
-        }
-        let count = self.len as i64;
-        // Both terms are below 2^62 and the first is not the smaller (Cauchy and Schwarz).
-        let variance = squares.wrapping_mul(count as u64).wrapping_sub(sum.wrapping_mul(sum) as u64);
-        let (reciprocal, shift) = inverse_sqrt(variance.saturating_add(self.epsilon));
+        let gamma_down = self.gamma_shift.wrapping_add(22).wrapping_sub(self.beta_shift) & 63;
+        let half = 1i64 << (self.beta_shift.wrapping_sub(1) & 63);
         let zero_point = i64::from(y.zero_point);
         let (low, high) = (i64::from(self.clamp[0]), i64::from(self.clamp[1]));
         for at in (0..self.len).step_by(BLOCK) {
@@ -80,17 +87,83 @@ impl<'a> Norm<'a> {
             let gammas = self.gamma.get(at..).unwrap_or_default();
             let betas = self.beta.get(at..).unwrap_or_default();
             for ((value, &gamma), &beta) in block.iter_mut().zip(gammas).zip(betas) {
-                let d = i64::from(*value).wrapping_mul(count).wrapping_sub(sum); // below 2^32
+                let d = row.difference(*value);
                 // At most sqrt(C) · 2^22, with 22 fraction bits.
                 let normal = (d.wrapping_mul(reciprocal) >> (shift.wrapping_sub(1) & 63)).wrapping_add(1) >> 1;
-                // To 16 fraction bits, rounded down: the sum is rounded down again, which makes one rounding.
-                let scaled = normal.wrapping_mul(i64::from(gamma)) >> (self.gamma_shift.wrapping_add(6) & 63);
-                let steps = scaled.wrapping_add(i64::from(beta)).wrapping_add(1 << 15) >> 16;
+                // To the fraction bits of beta, rounded down: the sum is rounded down again, which makes one rounding.
+                let scaled = normal.wrapping_mul(i64::from(gamma)) >> gamma_down;
+                let steps = scaled.wrapping_add(i64::from(beta)).wrapping_add(half) >> (self.beta_shift & 63);
                 *value = steps.wrapping_add(zero_point).max(low).min(high) as i32;
             }
             memory::store(memory::bytes_mut(arena, y)?, y.dtype, start.wrapping_add(at), block);
         }
         Ok(())
+    }
+}
+
+/// What a row's elements are normalized by.
+struct Row {
+    count: i64,
+    sum: i64,
+    /// Bits that differences lose.
+    down: u32,
+    /// `V`, epsilon included, of the differences so shifted; at least 1.
+    variance: u64,
+}
+
+impl Row {
+    /// `d` of an element, shifted: below 2^32.
+    #[inline(always)]
+    fn difference(&self, x: i32) -> i64 {
+        let d = i64::from(x).wrapping_mul(self.count).wrapping_sub(self.sum);
+        let half = (1i64 << (self.down & 63)) >> 1;
+        d.wrapping_add(half) >> (self.down & 63)
+    }
+}
+
+impl Norm<'_> {
+    /// A row of at most 16 bits: exact.
+    fn narrow(&self, x: &[u8], dtype: DType, start: usize) -> Option<Row> {
+        let (mut sum, mut squares) = (0i64, 0u64);
+        memory::blocks(x, dtype, start, self.len, |block| {
+            for &x in block {
+                sum = sum.wrapping_add(i64::from(x));
+                squares = squares.wrapping_add(u64::from(x.unsigned_abs().wrapping_mul(x.unsigned_abs())));
+            }
+        })?;
+        let count = self.len as i64;
+        // Both terms are below 2^62 and the first is not the smaller (Cauchy and Schwarz).
+        let variance = squares.wrapping_mul(count as u64).wrapping_sub(sum.wrapping_mul(sum) as u64);
+        Some(Row { count, sum, down: 0, variance: variance.saturating_add(self.epsilon) })
+    }
+
+    /// A row of 32 bits.
+    fn wide(&self, x: &[u8], start: usize) -> Option<Row> {
+        let (mut sum, mut low, mut high) = (0i64, i32::MAX, i32::MIN);
+        memory::blocks(x, DType::I32, start, self.len, |block| {
+            for &x in block {
+                sum = sum.wrapping_add(i64::from(x));
+                (low, high) = (low.min(x), high.max(x));
+            }
+        })?;
+        let count = NonZeroU64::new(self.len as u64)?;
+        let mut row = Row { count: self.len as i64, sum, down: 0, variance: 0 };
+        // Below 2^48.
+        let largest = row.difference(high).unsigned_abs().max(row.difference(low).unsigned_abs());
+        let log2 = usize::BITS.wrapping_sub(self.len.wrapping_sub(1).leading_zeros());
+        let bits = 31u32.wrapping_sub(log2.div_ceil(2));
+        row.down = u64::BITS.wrapping_sub(largest.leading_zeros()).saturating_sub(bits);
+        // At most C · 4^bits, which is at most 2^62.
+        let mut squares = 0u64;
+        memory::blocks(x, DType::I32, start, self.len, |block| {
+            for &x in block {
+                let d = row.difference(x);
+                squares = squares.wrapping_add(d.wrapping_mul(d) as u64);
+            }
+        })?;
+        let epsilon = self.epsilon >> (row.down.wrapping_mul(2) & 63);
+        row.variance = (squares / count).saturating_add(epsilon).max(1);
+        Some(row)
     }
 }
 

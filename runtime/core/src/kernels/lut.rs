@@ -4,9 +4,9 @@ use super::memory::{self, BLOCK};
 use crate::error::Reason;
 use crate::op::{LutParams, OpKind};
 use crate::operator::Operator;
-use crate::plan::{DType, OpView, Plan, TensorRecord};
+use crate::plan::{OpView, Plan, TensorRecord};
 
-/// `y = table[x + 128]`: any shape, `x` i8, `y` i8 or i16; in place for i8.
+/// `y = table[x + 128]`: any shape, `x` i8, `y` of any dtype; in place for i8.
 ///
 /// Exact: the table holds the quantized function of each of the 256 inputs.
 #[derive(Debug, Clone, Copy)]
@@ -44,13 +44,7 @@ impl Operator for Lut {
             memory::load(memory::bytes(plan, arena, &x)?, x.dtype, start, &mut block);
             for value in &mut block {
                 let entry = value.wrapping_add(128) as usize & (ENTRIES - 1);
-                *value = match y.dtype {
-                    DType::I8 => i32::from(table.get(entry).copied().unwrap_or(0) as i8),
-                    DType::I16 => {
-                        let pair = table.as_chunks::<2>().0.get(entry).copied().unwrap_or_default();
-                        i32::from(i16::from_le_bytes(pair))
-                    }
-                };
+                memory::load(table, y.dtype, entry, core::slice::from_mut(value));
             }
             memory::store(memory::bytes_mut(arena, &y)?, y.dtype, start, &block);
         }

@@ -9,7 +9,7 @@ use crate::plan::{DType, OpView, Plan};
 
 /// `y = clamp(max x)` over the window's elements inside the input: exact.
 ///
-/// `x` is `[N, H, W, C]`, `y` `[N, OH, OW, C]`, i8 or i16, with one scale and zero point. The last windows may
+/// `x` is `[N, H, W, C]`, `y` `[N, OH, OW, C]`, with one dtype, scale and zero point. The last windows may
 /// hang over the padded input (`ceil_mode`). A window without elements has the maximum −∞, which is the
 /// lowest value of the clamp.
 #[derive(Debug, Clone, Copy)]

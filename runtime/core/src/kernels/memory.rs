@@ -21,9 +21,9 @@ pub(crate) fn check_arity(op: &OpView<'_>, inputs: usize) -> Result<(), Reason> 
     if op.input_count() == inputs && op.output_count() == 1 { Ok(()) } else { Err(Reason::Operator) }
 }
 
-/// Refuses a clamp that is empty or leaves the dtype of the output.
+/// Refuses a clamp that is empty or leaves the range of the output.
 pub(crate) fn check_clamp(clamp: [i32; 2], y: &TensorRecord) -> Result<(), Reason> {
-    let (low, high) = y.dtype.range();
+    let (low, high) = y.range();
     if low <= clamp[0] && clamp[0] <= clamp[1] && clamp[1] <= high { Ok(()) } else { Err(Reason::OperatorRange) }
 }
 
@@ -37,6 +37,11 @@ pub(crate) fn multiplier(mantissa: i32, shift: i32) -> Result<Multiplier, Reason
 /// Refuses a tensor of another dtype.
 pub(crate) fn check_i8(tensor: &TensorRecord) -> Result<(), Reason> {
     if tensor.dtype == DType::I8 { Ok(()) } else { Err(Reason::OperatorShape) }
+}
+
+/// Refuses a tensor of more than 16 bits.
+pub(crate) fn check_16_bits(tensor: &TensorRecord) -> Result<(), Reason> {
+    if tensor.dtype == DType::I32 { Err(Reason::OperatorShape) } else { Ok(()) }
 }
 
 /// Refuses tensors that do not share dtype, scale and zero point.
@@ -152,17 +157,15 @@ pub(crate) fn as_i8(bytes: &[u8]) -> Result<&[i8], Reason> {
     bytemuck::try_cast_slice(bytes).map_err(|_| Reason::Alignment)
 }
 
-/// A constant of `len` i8.
-pub(crate) fn const_i8<'a>(plan: &Plan<'a>, constant: ConstRef, len: usize) -> Result<&'a [i8], Reason> {
+/// A constant of `len` numbers.
+pub(crate) fn constants<'a, T: bytemuck::AnyBitPattern>(
+    plan: &Plan<'a>,
+    constant: ConstRef,
+    len: usize,
+) -> Result<&'a [T], Reason> {
     let bytes = plan.constant(constant).ok_or(Reason::OperatorConstant)?;
-    if bytes.len() == len { as_i8(bytes) } else { Err(Reason::OperatorConstant) }
-}
-
-/// A constant of `len` i32.
-pub(crate) fn const_i32<'a>(plan: &Plan<'a>, constant: ConstRef, len: usize) -> Result<&'a [i32], Reason> {
-    let bytes = plan.constant(constant).ok_or(Reason::OperatorConstant)?;
-    let words = bytemuck::try_cast_slice::<u8, i32>(bytes).map_err(|_| Reason::OperatorConstant)?;
-    if words.len() == len { Ok(words) } else { Err(Reason::OperatorConstant) }
+    let numbers = bytemuck::try_cast_slice::<u8, T>(bytes).map_err(|_| Reason::OperatorConstant)?;
+    if numbers.len() == len { Ok(numbers) } else { Err(Reason::OperatorConstant) }
 }
 
 /// Reads `block.len()` elements of a tensor from element `start` on.
@@ -180,7 +183,25 @@ pub(crate) fn load(bytes: &[u8], dtype: DType, start: usize, block: &mut [i32]) 
                 *slot = i32::from(i16::from_le_bytes(pair));
             }
         }
+        DType::I32 => {
+            let (words, _) = bytes.as_chunks::<4>();
+            for (slot, &word) in block.iter_mut().zip(words.get(start..).unwrap_or_default()) {
+                *slot = i32::from_le_bytes(word);
+            }
+        }
     }
+}
+
+/// Calls `f` for every block of the `len` elements from element `start` on.
+#[inline(always)]
+pub(crate) fn blocks(x: &[u8], dtype: DType, start: usize, len: usize, mut f: impl FnMut(&[i32])) -> Option<()> {
+    let mut block = [0i32; BLOCK];
+    for at in (0..len).step_by(BLOCK) {
+        let block = block.get_mut(..BLOCK.min(len.wrapping_sub(at)))?;
+        load(x, dtype, start.wrapping_add(at), block);
+        f(block);
+    }
+    Some(())
 }
 
 /// Writes a block of values within the dtype's range from element `start` on.
@@ -196,6 +217,12 @@ pub(crate) fn store(bytes: &mut [u8], dtype: DType, start: usize, block: &[i32])
             let (pairs, _) = bytes.as_chunks_mut::<2>();
             for (pair, &value) in pairs.get_mut(start..).unwrap_or_default().iter_mut().zip(block) {
                 *pair = (value as i16).to_le_bytes();
+            }
+        }
+        DType::I32 => {
+            let (words, _) = bytes.as_chunks_mut::<4>();
+            for (word, &value) in words.get_mut(start..).unwrap_or_default().iter_mut().zip(block) {
+                *word = value.to_le_bytes();
             }
         }
     }

@@ -1,7 +1,8 @@
 //! The integer arithmetic of each operator, one file per operator.
 //!
 //! Each file holds the operator type (checks and dispatch), its portable kernel and, where weights are
-//! laid out specially, their packing. `reference` holds the plainest possible form of every kernel,
+//! laid out specially, their packing. Kernels with weights are written once for 8 and 4 bits (`weights`); each width
+//! is an operator of its own, so that only those in use are linked. `reference` holds the plainest possible form of every kernel,
 //! never optimised, which the conformance suite compares everything with.
 
 mod add;
@@ -16,29 +17,34 @@ mod fully_connected;
 mod layer_norm;
 mod lut;
 mod mat_mul;
+mod mat_mul_softmax;
 mod max_pool2d;
-mod memory;
+pub(crate) mod memory;
 mod mul;
 mod pad;
+mod product;
 #[cfg(feature = "reference")]
 pub mod reference;
 mod requantize;
 mod softmax;
 mod transpose;
+mod weights;
 mod window;
 
 pub use add::Add;
 pub use avg_pool2d::AvgPool2d;
 pub use concat::Concat;
-pub use conv2d::{Conv2d, pack_conv2d};
-pub use depthwise_conv2d::{DepthwiseConv2d, pack_depthwise_conv2d};
-pub use fully_connected::{FullyConnected, pack_fully_connected};
+pub use conv2d::{Conv2d, Conv2dI4, pack_conv2d};
+pub use depthwise_conv2d::{DepthwiseConv2d, DepthwiseConv2dI4, pack_depthwise_conv2d};
+pub use fully_connected::{FullyConnected, FullyConnectedI4, pack_fully_connected};
 pub use layer_norm::LayerNorm;
 pub use lut::Lut;
 pub use mat_mul::MatMul;
+pub use mat_mul_softmax::MatMulSoftmax;
 pub use max_pool2d::MaxPool2d;
 pub use mul::Mul;
 pub use pad::Pad;
 pub use requantize::Requantize;
 pub use softmax::Softmax;
 pub use transpose::Transpose;
+pub use weights::{int4_len, pack_int4};

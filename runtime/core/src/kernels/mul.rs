@@ -8,7 +8,7 @@ use crate::plan::{OpView, Plan};
 
 /// `y = clamp(zero_point_y + round_half_up((a − zero_point_a) · (b − zero_point_b) · scale_a · scale_b / scale_y))`.
 ///
-/// Shapes, dtypes, repetition of `b` and places in memory as [`super::Add`]. One rounding: the error against
+/// Shapes, repetition of `b` and places in memory as [`super::Add`]; `a` and `b` are i8 or i16. One rounding: the error against
 /// the f64 definition is at most `1/2 + |y − zero_point_y| / 2^31` steps.
 #[derive(Debug, Clone, Copy)]
 pub struct Mul;
@@ -18,6 +18,8 @@ impl Operator for Mul {
 
     fn check(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
         binary::check(op, plan)?;
+        memory::check_16_bits(&plan.input(op, 0)?)?;
+        memory::check_16_bits(&plan.input(op, 1)?)?;
         let p: MulParams = memory::params(op)?;
         memory::multiplier(p.mantissa, p.shift)?;
         memory::check_clamp(p.clamp, &plan.output(op, 0)?)

@@ -8,7 +8,7 @@ use crate::plan::{OpView, Plan};
 
 /// `y` is `x` surrounded by `value`, over four axes (shapes padded with leading ones): exact.
 ///
-/// `x` and `y` are i8 or i16 with one dtype, scale and zero point.
+/// `x` and `y` have one dtype, scale and zero point.
 #[derive(Debug, Clone, Copy)]
 pub struct Pad;
 

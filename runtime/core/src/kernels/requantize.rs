@@ -9,7 +9,7 @@ use crate::quant;
 
 /// `y = clamp(zero_point_y + round_half_up((x − zero_point_x) · scale_x / scale_y))`, element by element.
 ///
-/// Any shape; `x` and `y` are i8 or i16. In place when the dtypes agree. One rounding: the result is
+/// Any shape and dtypes. In place when the dtypes agree. One rounding: the result is
 /// within half a step (plus `2^-31` of the value, from the multiplier) of the f64 definition.
 #[derive(Debug, Clone, Copy)]
 pub struct Requantize;

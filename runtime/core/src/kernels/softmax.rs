@@ -7,13 +7,13 @@ use super::memory::{self, BLOCK};
 use crate::error::Reason;
 use crate::op::{OpKind, SoftmaxParams};
 use crate::operator::Operator;
-use crate::plan::{DType, OpView, Plan, TensorRecord};
+use crate::plan::{OpView, Plan, TensorRecord};
 use crate::quant::Multiplier;
 
 /// `y[c] = zero_point_y + round_half_up(e[c] / Σ e / scale_y)`, saturated, with
 /// `e[c] = 2^-((max x − x[c]) · scale_x · log2(e))`.
 ///
-/// `x` is i8 or i16 with up to 2^23 elements in its last axis, `y` i8 of the same elements; in place for i8.
+/// `x` has any dtype and up to 2^23 elements in its last axis, `y` is i8 of the same elements; in place for i8.
 /// `e` has 31 significant bits (`fixed::exp2_neg`), the sum 40 fraction bits, and one division per row
 /// gives the factor of its elements, so that each is rounded once. Every factor is within `2^-25` of its real
 /// value for `e ≥ 2^-32`, so the error against the f64 definition is at most `1/2 + |y − zero_point_y| / 2^22`
@@ -22,21 +22,26 @@ use crate::quant::Multiplier;
 pub struct Softmax;
 
 /// Longest row: 2^23 terms of at most 2^40 stay below 2^63.
-const MAX_ROW: usize = 1 << 23;
+pub(super) const MAX_ROW: usize = 1 << 23;
 
 /// What turns differences of the quantized input into powers of two and those into outputs.
-struct Scales {
+pub(super) struct Scales {
     exponent: Multiplier,
     output: Multiplier,
 }
 
 impl Scales {
-    fn new(op: &OpView<'_>) -> Result<Self, Reason> {
-        let p: SoftmaxParams = memory::params(op)?;
+    /// The scales of these parameter words: mantissa and shift of each.
+    pub(super) fn new(exponent: [i32; 2], output: [i32; 2]) -> Result<Self, Reason> {
         Ok(Self {
-            exponent: memory::multiplier(p.mantissa, p.shift)?,
-            output: memory::multiplier(p.output_mantissa, p.output_shift)?,
+            exponent: memory::multiplier(exponent[0], exponent[1])?,
+            output: memory::multiplier(output[0], output[1])?,
         })
+    }
+
+    fn of(op: &OpView<'_>) -> Result<Self, Reason> {
+        let p: SoftmaxParams = memory::params(op)?;
+        Self::new([p.mantissa, p.shift], [p.output_mantissa, p.output_shift])
     }
 
     /// The factor of a row whose powers sum to `sum / 2^40`: `(1 / scale_y / sum)` as `(q, shift)`, such that
@@ -59,32 +64,22 @@ fn scale(m: u32, q: u64, shift: u32) -> u64 {
     if shift > 64 { 0 } else { (product >> (shift.wrapping_sub(1) & 63)).wrapping_add(1) >> 1 }
 }
 
-/// Calls `f` for every block of a row.
-#[inline(always)]
-fn blocks(x: &[u8], dtype: DType, start: usize, len: usize, mut f: impl FnMut(&[i32])) -> Option<()> {
-    let mut block = [0i32; BLOCK];
-    for at in (0..len).step_by(BLOCK) {
-        let block = block.get_mut(..BLOCK.min(len.wrapping_sub(at)))?;
-        memory::load(x, dtype, start.wrapping_add(at), block);
-        f(block);
-    }
-    Some(())
-}
-
-fn run_row(
+/// One row of `len` elements, from element `x_start` of `x` to element `y_start` of `y`.
+pub(super) fn run_row(
     plan: &Plan<'_>,
     arena: &mut [u8],
     [x, y]: [&TensorRecord; 2],
-    [start, len]: [usize; 2],
+    [x_start, y_start]: [usize; 2],
+    len: usize,
     scales: &Scales,
 ) -> Result<(), Reason> {
     let input = memory::bytes(plan, arena, x)?;
     let mut max = i32::MIN;
-    blocks(input, x.dtype, start, len, |block| max = block.iter().fold(max, |max, &x| max.max(x)))
+    memory::blocks(input, x.dtype, x_start, len, |block| max = block.iter().fold(max, |max, &x| max.max(x)))
         .ok_or(Reason::OperatorShape)?;
     let power = |x: i32| fixed::exp2_neg(max.wrapping_sub(x) as u32, scales.exponent);
     let mut sum = 0u64;
-    blocks(input, x.dtype, start, len, |block| {
+    memory::blocks(input, x.dtype, x_start, len, |block| {
         for &x in block {
             let (mantissa, exponent) = power(x);
             sum = sum.wrapping_add((u64::from(mantissa) << 9) >> (exponent & 63));
@@ -93,17 +88,17 @@ fn run_row(
     .ok_or(Reason::OperatorShape)?;
     let (q, shift) = scales.row_factor(sum);
     let zero_point = i32::from(y.zero_point);
-    let (low, high) = y.dtype.range();
+    let (low, high) = y.range();
     let mut block = [0i32; BLOCK];
     for at in (0..len).step_by(BLOCK) {
         let block = block.get_mut(..BLOCK.min(len.wrapping_sub(at))).ok_or(Reason::OperatorShape)?;
-        memory::load(memory::bytes(plan, arena, x)?, x.dtype, start.wrapping_add(at), block);
+        memory::load(memory::bytes(plan, arena, x)?, x.dtype, x_start.wrapping_add(at), block);
         for value in block.iter_mut() {
             let (mantissa, exponent) = power(*value);
             let steps = scale(mantissa, q, shift.wrapping_add(exponent)).min(1 << 16) as i32;
             *value = zero_point.wrapping_add(steps).max(low).min(high);
         }
-        memory::store(memory::bytes_mut(arena, y)?, y.dtype, start.wrapping_add(at), block);
+        memory::store(memory::bytes_mut(arena, y)?, y.dtype, y_start.wrapping_add(at), block);
     }
     Ok(())
 }
@@ -119,16 +114,16 @@ impl Operator for Softmax {
         if x.elements() != y.elements() || len > MAX_ROW {
             return Err(Reason::OperatorShape);
         }
-        Scales::new(op)?;
+        Scales::of(op)?;
         memory::check_in_place(&x, &y)
     }
 
     fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
         let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
-        let scales = Scales::new(op)?;
+        let scales = Scales::of(op)?;
         let (len, rows) = memory::rows(&x)?;
         for row in 0..rows {
-            run_row(plan, arena, [&x, &y], [row.wrapping_mul(len), len], &scales)?;
+            run_row(plan, arena, [&x, &y], [row.wrapping_mul(len); 2], len, &scales)?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::plan::{OpView, Plan, TensorRecord};
 
 /// Output axis `i` is input axis `perm[i]`, of four axes (shapes padded with leading ones): exact.
 ///
-/// `x` and `y` are i8 or i16 with one dtype, scale and zero point.
+/// `x` and `y` have one dtype, scale and zero point.
 #[derive(Debug, Clone, Copy)]
 pub struct Transpose;
 
@@ -53,9 +53,8 @@ impl Axes {
                     }
                     for i3 in 0..d3 {
                         let from = start.wrapping_add(i3.wrapping_mul(s3));
-                        *y.get_mut(at)? = *x.get(from)?;
-                        if size == 2 {
-                            *y.get_mut(at.wrapping_add(1))? = *x.get(from.wrapping_add(1))?;
+                        for byte in 0..size {
+                            *y.get_mut(at.wrapping_add(byte))? = *x.get(from.wrapping_add(byte))?;
                         }
                         at = at.wrapping_add(size);
                     }

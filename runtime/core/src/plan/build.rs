@@ -3,9 +3,9 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::format::{HEADER_LEN, Header, NO_NAME, OpRecord, TensorRecord, align16, image_checksum};
+use super::format::{HEADER_LEN, Header, OpRecord, SHAPE_LEN, TensorRecord, align16, image_checksum};
 use super::{Aligned, Target};
-use crate::op::{ConstRef, Params};
+use crate::op::{ConstRef, Params, Words};
 
 /// Why a plan cannot be expressed in the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,25 +106,28 @@ impl Builder {
         name: Option<&str>,
     ) -> Result<u16, BuildError> {
         let index = next_index(usize::from(self.op_count))?;
+        // All words at their longest fit.
+        const { assert!((P::WORDS + 2) * Words::LONGEST <= u8::MAX as usize) };
+        let name = match name {
+            Some(name) => self.name(name)?.checked_add(1).ok_or(BuildError::TooLarge)?,
+            None => 0,
+        };
+        let mut words = Vec::new();
+        let mut encode = |word| Words::encode(word, |byte| words.push(byte));
+        encode(name);
+        encode(u32::try_from(macs).unwrap_or(u32::MAX));
+        params.write(&mut encode);
         let record = OpRecord {
-            kind: P::KIND as u16,
+            kind: P::KIND as u8,
             inputs: u8::try_from(inputs.len()).map_err(|_| BuildError::TooManyOperands)?,
             outputs: u8::try_from(outputs.len()).map_err(|_| BuildError::TooManyOperands)?,
-            words: P::WORDS as u16,
-            name: match name {
-                Some(name) => self.name(name)?,
-                None => NO_NAME,
-            },
-            macs: u32::try_from(macs).unwrap_or(u32::MAX),
+            len: words.len() as u8,
         };
-        let end = self.ops.len() + record.record_len();
         self.ops.extend_from_slice(&record.to_bytes());
         for &tensor in inputs.iter().chain(outputs) {
             self.ops.extend_from_slice(&tensor.to_le_bytes());
         }
-        self.ops.resize(self.ops.len().next_multiple_of(4), 0);
-        params.write(&mut |word| self.ops.extend_from_slice(&word.to_le_bytes()));
-        debug_assert_eq!(self.ops.len(), end, "Params::write and Params::WORDS agree");
+        self.ops.extend_from_slice(&words);
         self.op_count += 1;
         Ok(index)
     }
@@ -160,15 +163,23 @@ impl Builder {
         for index in self.inputs.iter().chain(&self.outputs) {
             image.extend_from_slice(&index.to_le_bytes());
         }
-        let tensors_offset = section(&mut image)?;
+        let tensors_offset = word(image.len())?;
+        let mut shapes: Vec<[u8; SHAPE_LEN]> = Vec::new();
         for tensor in &self.tensors {
-            image.extend_from_slice(&tensor.to_bytes());
+            let bytes = tensor.shape_bytes();
+            let shape = shapes.iter().position(|known| *known == bytes).unwrap_or(shapes.len());
+            if shape == shapes.len() {
+                shapes.push(bytes);
+            }
+            image.extend_from_slice(&tensor.to_bytes(count(shape)?));
         }
-        let ops_offset = section(&mut image)?;
+        image.extend(shapes.iter().flatten());
+        let ops_offset = word(image.len())?;
         image.extend_from_slice(&self.ops);
-        let consts_offset = section(&mut image)?;
+        image.resize(align16(image.len()), 0);
+        let consts_offset = word(image.len())?;
         image.extend_from_slice(&self.consts);
-        let names_offset = section(&mut image)?;
+        let names_offset = word(image.len())?;
         image.extend_from_slice(&self.names);
         let mut header = Header {
             target: self.target as u16,
@@ -187,6 +198,7 @@ impl Builder {
             names_len: word(self.names.len())?,
             arena_len: self.arena_len,
             scratch_len: self.scratch_len,
+            shapes: count(shapes.len())?,
         };
         image[..HEADER_LEN].copy_from_slice(&header.to_bytes());
         header.checksum = image_checksum(&image);
@@ -202,12 +214,6 @@ impl Builder {
         self.names.extend_from_slice(name.as_bytes());
         Ok(offset)
     }
-}
-
-/// Pads the image to the start of the next section and returns its offset.
-fn section(image: &mut Vec<u8>) -> Result<u32, BuildError> {
-    image.resize(align16(image.len()), 0);
-    word(image.len())
 }
 
 fn word(n: usize) -> Result<u32, BuildError> {

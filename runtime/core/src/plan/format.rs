@@ -3,18 +3,21 @@
 /// First four bytes of every plan.
 pub const MAGIC: [u8; 4] = *b"EQPL";
 /// Format version written and read by this crate.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 64;
 /// Length of a tensor record in bytes.
-pub const TENSOR_LEN: usize = 32;
+pub const TENSOR_LEN: usize = 16;
+/// Length of a shape in bytes.
+pub const SHAPE_LEN: usize = 16;
 /// Tensor flag: the tensor lives in the constants, not in the arena.
 pub const CONST_TENSOR: u8 = 1;
 /// Tensor flag: the tensor is stored `[N, H, W, C]` while the model's own shape is `[N, C, H, W]`.
 pub const LOGICAL_NCHW: u8 = 2;
-/// Name offset of a record without a name.
-pub const NO_NAME: u32 = u32::MAX;
-
+/// Tensor flag: the i8 elements lie in `-8..=7`: an ONNX int4 tensor, an element to a byte.
+pub const RANGE_I4: u8 = 4;
+/// Tensor flag: the i8 elements lie in `0..=15`: an ONNX uint4 tensor, an element to a byte and not shifted.
+pub const RANGE_U4: u8 = 8;
 /// `n` rounded up to a multiple of 16.
 pub const fn align16(n: usize) -> usize {
     n.next_multiple_of(16)
@@ -72,6 +75,8 @@ pub enum DType {
     I8 = 0,
     /// Signed 16-bit little-endian; ONNX uint16 tensors are stored shifted by 32768.
     I16 = 1,
+    /// Signed 32-bit little-endian, zero point 0: sums whose rounding must not show.
+    I32 = 2,
 }
 
 impl DType {
@@ -80,6 +85,7 @@ impl DType {
         match number {
             0 => Some(Self::I8),
             1 => Some(Self::I16),
+            2 => Some(Self::I32),
             _ => None,
         }
     }
@@ -89,6 +95,7 @@ impl DType {
         match self {
             Self::I8 => 1,
             Self::I16 => 2,
+            Self::I32 => 4,
         }
     }
 
@@ -97,6 +104,7 @@ impl DType {
         match self {
             Self::I8 => (-128, 127),
             Self::I16 => (-32768, 32767),
+            Self::I32 => (i32::MIN, i32::MAX),
         }
     }
 }
@@ -136,6 +144,8 @@ pub struct Header {
     pub arena_len: u32,
     /// Bytes of scratch, at the arena's end and not counted in `arena_len`.
     pub scratch_len: u32,
+    /// Number of shapes, which follow the tensor records.
+    pub shapes: u16,
 }
 
 impl Header {
@@ -165,6 +175,7 @@ impl Header {
         for (slot, word) in out[24..60].chunks_exact_mut(4).zip(words) {
             slot.copy_from_slice(&word.to_le_bytes());
         }
+        out[60..62].copy_from_slice(&self.shapes.to_le_bytes());
         out
     }
 
@@ -193,52 +204,54 @@ impl Header {
             names_len: word(b, 48),
             arena_len: word(b, 52),
             scratch_len: word(b, 56),
+            shapes: half(b, 60),
         }
     }
 }
 
-/// One tensor: 32 bytes.
+/// One tensor: 16 bytes, and a shape that it may share with others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TensorRecord {
     /// Element type.
     pub dtype: DType,
     /// Number of axes, 0 to 4.
     pub rank: u8,
-    /// [`CONST_TENSOR`] and [`LOGICAL_NCHW`].
+    /// [`CONST_TENSOR`], [`LOGICAL_NCHW`], and at most one of [`RANGE_I4`] and [`RANGE_U4`].
     pub flags: u8,
     /// Sizes of the axes, outermost first; axes beyond the rank are 1.
     pub dims: [u32; 4],
     /// Scale, positive and finite.
     pub scale: f32,
-    /// Zero point, within the dtype's range.
+    /// Zero point, within [`TensorRecord::range`]; 0 for [`DType::I32`].
     pub zero_point: i16,
     /// Offset in bytes in the arena (or the constants): a multiple of 4.
     pub offset: u32,
 }
 
 impl TensorRecord {
-    /// The record's bytes: dtype, rank, flags, 0, zero_point, 0, 0, scale, offset, dims.
-    pub fn to_bytes(&self) -> [u8; TENSOR_LEN] {
+    /// The record's bytes: dtype, rank, flags, 0, zero_point, number of the shape, scale, offset.
+    pub fn to_bytes(&self, shape: u16) -> [u8; TENSOR_LEN] {
         let mut out = [0u8; TENSOR_LEN];
         out[0] = self.dtype as u8;
         out[1] = self.rank;
         out[2] = self.flags;
         out[4..6].copy_from_slice(&self.zero_point.to_le_bytes());
+        out[6..8].copy_from_slice(&shape.to_le_bytes());
         out[8..12].copy_from_slice(&self.scale.to_le_bytes());
         out[12..16].copy_from_slice(&self.offset.to_le_bytes());
-        for (slot, dim) in out[16..32].chunks_exact_mut(4).zip(self.dims) {
-            slot.copy_from_slice(&dim.to_le_bytes());
-        }
         out
     }
 
-    /// Reads a record; `None` if dtype, rank or unused dims are not what the format allows.
-    pub fn from_bytes(b: &[u8; TENSOR_LEN]) -> Option<Self> {
-        let word = |at: usize| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
-        let dims = [word(16), word(20), word(24), word(28)];
+    /// Reads a record, its shape from `shapes`; `None` if there is no such shape, or dtype, rank or unused dims are
+    /// not what the format allows.
+    pub fn from_bytes(b: &[u8; TENSOR_LEN], shapes: &[u8]) -> Option<Self> {
+        let word = |b: &[u8; 16], at: usize| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
+        let shape = usize::from(u16::from_le_bytes([b[6], b[7]]));
+        let shape = shapes.get(shape * SHAPE_LEN..)?.first_chunk::<SHAPE_LEN>()?;
+        let dims = [word(shape, 0), word(shape, 4), word(shape, 8), word(shape, 12)];
         let rank = b[1];
         let unused_are_one = dims.iter().skip(usize::from(rank)).all(|&d| d == 1);
-        if rank > 4 || !unused_are_one || b[3] != 0 || b[6] != 0 || b[7] != 0 {
+        if rank > 4 || !unused_are_one || b[3] != 0 {
             return None;
         }
         Some(Self {
@@ -248,8 +261,17 @@ impl TensorRecord {
             dims,
             scale: f32::from_le_bytes([b[8], b[9], b[10], b[11]]),
             zero_point: i16::from_le_bytes([b[4], b[5]]),
-            offset: word(12),
+            offset: word(b, 12),
         })
+    }
+
+    /// The bytes of the shape.
+    pub fn shape_bytes(&self) -> [u8; SHAPE_LEN] {
+        let mut out = [0u8; SHAPE_LEN];
+        for (slot, dim) in out.chunks_exact_mut(4).zip(self.dims) {
+            slot.copy_from_slice(&dim.to_le_bytes());
+        }
+        out
     }
 
     /// Number of elements, or `None` on overflow of u32.
@@ -267,65 +289,58 @@ impl TensorRecord {
         self.dims.get(..usize::from(self.rank)).unwrap_or(&self.dims)
     }
 
+    /// Lowest and highest value: of the dtype, or of the 4 bits that a flag names. Inputs are quantized to it, and
+    /// operators clamp to it or to less.
+    pub const fn range(&self) -> (i32, i32) {
+        match self.flags & (RANGE_I4 | RANGE_U4) {
+            0 => self.dtype.range(),
+            RANGE_I4 => (-8, 7),
+            _ => (0, 15),
+        }
+    }
+
     /// Whether the tensor lives in the constants.
     pub const fn is_const(&self) -> bool {
         self.flags & CONST_TENSOR != 0
     }
 }
 
-/// The fixed part of an operator record: 16 bytes, followed by `inputs + outputs` u16 tensor indices
-/// (padded to a multiple of 4 bytes) and `words` parameter words.
+/// The fixed part of an operator record: 4 bytes, followed by `inputs + outputs` u16 tensor indices and `len` bytes of
+/// words ([`crate::op::Words`]): the name's offset in the names section plus 1, or 0 without a name; multiply-accumulates of
+/// one run, saturated; the parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpRecord {
     /// Number of the [`crate::op::OpKind`].
-    pub kind: u16,
+    pub kind: u8,
     /// Number of inputs.
     pub inputs: u8,
     /// Number of outputs.
     pub outputs: u8,
-    /// Number of parameter words.
-    pub words: u16,
-    /// Offset of the name in the names section, or [`NO_NAME`].
-    pub name: u32,
-    /// Multiply-accumulates of one run, saturated: shown in profiles.
-    pub macs: u32,
+    /// Bytes of words.
+    pub len: u8,
 }
 
 impl OpRecord {
     /// Length of the fixed part.
-    pub const LEN: usize = 16;
+    pub const LEN: usize = 4;
 
     /// The fixed part's bytes.
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
-        let mut out = [0u8; Self::LEN];
-        out[0..2].copy_from_slice(&self.kind.to_le_bytes());
-        out[2] = self.inputs;
-        out[3] = self.outputs;
-        out[4..6].copy_from_slice(&self.words.to_le_bytes());
-        out[8..12].copy_from_slice(&self.name.to_le_bytes());
-        out[12..16].copy_from_slice(&self.macs.to_le_bytes());
-        out
+        [self.kind, self.inputs, self.outputs, self.len]
     }
 
     /// Reads the fixed part.
-    pub fn from_bytes(b: &[u8; Self::LEN]) -> Self {
-        Self {
-            kind: u16::from_le_bytes([b[0], b[1]]),
-            inputs: b[2],
-            outputs: b[3],
-            words: u16::from_le_bytes([b[4], b[5]]),
-            name: u32::from_le_bytes([b[8], b[9], b[10], b[11]]),
-            macs: u32::from_le_bytes([b[12], b[13], b[14], b[15]]),
-        }
+    pub fn from_bytes(&[kind, inputs, outputs, len]: &[u8; Self::LEN]) -> Self {
+        Self { kind, inputs, outputs, len }
     }
 
-    /// Bytes of the tensor index list, padding included.
+    /// Bytes of the tensor index list.
     pub const fn indices_len(&self) -> usize {
-        ((self.inputs as usize + self.outputs as usize) * 2).next_multiple_of(4)
+        (self.inputs as usize + self.outputs as usize) * 2
     }
 
     /// Length of the whole record.
     pub const fn record_len(&self) -> usize {
-        Self::LEN + self.indices_len() + self.words as usize * 4
+        Self::LEN + self.indices_len() + self.len as usize
     }
 }

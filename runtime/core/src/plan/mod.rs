@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! header          64 bytes          see [`Header`]
-//! inputs, outputs 2 bytes each      tensor indices, padded to 16 bytes
-//! tensors         32 bytes each     see [`TensorRecord`]
-//! operators       variable          see [`OpRecord`], in execution order, 4-byte aligned
+//! inputs, outputs 2 bytes each      tensor indices
+//! tensors         16 bytes each     see [`TensorRecord`]
+//! shapes          16 bytes each     four u32; tensors of one shape share it
+//! operators       variable          see [`OpRecord`], in execution order
 //! constants       16-byte aligned   weights, biases, multipliers, tables
 //! names           optional          u16 length + UTF-8 bytes each
 //! ```
 //!
-//! Every section begins at a multiple of 16 bytes and the image itself must be 16-byte aligned
+//! Sections follow each other; the constants and the image itself must be 16-byte aligned
 //! ([`include_plan!`](crate::include_plan) sees to it). [`Plan::parse`] validates all of it.
 
 #[cfg(feature = "build")]
@@ -20,8 +21,8 @@ mod parse;
 #[cfg(feature = "build")]
 pub use build::{AlignedBytes, BuildError, Builder};
 pub use format::{
-    CONST_TENSOR, DType, HEADER_LEN, Header, LOGICAL_NCHW, MAGIC, NO_NAME, OpRecord, TENSOR_LEN, TensorRecord, VERSION,
-    align16, checksum, image_checksum,
+    CONST_TENSOR, DType, HEADER_LEN, Header, LOGICAL_NCHW, MAGIC, OpRecord, RANGE_I4, RANGE_U4, SHAPE_LEN, TENSOR_LEN,
+    TensorRecord, VERSION, align16, checksum, image_checksum,
 };
 pub use parse::{OpView, Ops, Plan, arena_len};
 

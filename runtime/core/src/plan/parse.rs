@@ -4,11 +4,11 @@ use core::marker::PhantomData;
 
 use super::Target;
 use super::format::{
-    CONST_TENSOR, HEADER_LEN, Header, LOGICAL_NCHW, MAGIC, NO_NAME, OpRecord, TENSOR_LEN, TensorRecord, VERSION,
-    image_checksum,
+    CONST_TENSOR, DType, HEADER_LEN, Header, LOGICAL_NCHW, MAGIC, OpRecord, RANGE_I4, RANGE_U4, SHAPE_LEN, TENSOR_LEN,
+    TensorRecord, VERSION, image_checksum,
 };
 use crate::error::{Error, Reason};
-use crate::op::{ConstRef, OpKind, Params, Words};
+use crate::op::{ConstRef, FourBit, OpKind, Params, Weighted, Words};
 use crate::operator::{AllOperators, OperatorSet};
 
 /// Bytes of arena (scratch included) that the image asks for: a `const fn`, so that firmware can
@@ -40,6 +40,7 @@ pub struct Plan<'a, O: OperatorSet = AllOperators> {
     header: Header,
     io: &'a [u8],
     tensors: &'a [u8],
+    shapes: &'a [u8],
     ops: &'a [u8],
     consts: &'a [u8],
     names: &'a [u8],
@@ -70,6 +71,8 @@ pub struct OpView<'a> {
     /// Multiply-accumulates of one run, as recorded by the compiler.
     pub macs: u32,
     record: OpRecord,
+    /// Offset of the name plus 1, or 0.
+    name: u32,
     indices: &'a [u8],
     words: &'a [u8],
 }
@@ -97,7 +100,12 @@ impl<'a> OpView<'a> {
 
     /// The parameters, if they are of kind `P`.
     pub fn params<P: Params>(&self) -> Option<P> {
-        if P::KIND as u16 == self.record.kind { P::read(Words::new(self.words)) } else { None }
+        if P::KIND == self.kind { P::read(Words::new(self.words)) } else { None }
+    }
+
+    /// The parameters `P` of an operator with weights of either width.
+    pub fn weighted<P: Weighted>(&self) -> Option<P> {
+        self.params().or_else(|| self.params::<FourBit<P>>().map(|params| params.0))
     }
 }
 
@@ -139,13 +147,16 @@ impl<'a, O: OperatorSet> Plan<'a, O> {
             return Err(Error::image(Reason::ArenaTooLarge));
         }
         let io_len = (u32::from(header.inputs) + u32::from(header.outputs)) * 2;
+        let tensors_len = u32::from(header.tensors) * TENSOR_LEN as u32;
+        let shapes_len = u32::from(header.shapes) * SHAPE_LEN as u32;
         let mut sections = Sections { image, end: HEADER_LEN };
         let plan = Self {
             header,
             io: sections.next(HEADER_LEN as u32, io_len)?,
-            tensors: sections.next(header.tensors_offset, u32::from(header.tensors) * TENSOR_LEN as u32)?,
+            tensors: sections.next(header.tensors_offset, tensors_len)?,
+            shapes: sections.next(header.tensors_offset.wrapping_add(tensors_len), shapes_len)?,
             ops: sections.next(header.ops_offset, header.ops_len)?,
-            consts: sections.next(header.consts_offset, header.consts_len)?,
+            consts: sections.aligned(header.consts_offset, header.consts_len)?,
             names: sections.next(header.names_offset, header.names_len)?,
             operators: PhantomData,
         };
@@ -157,13 +168,19 @@ impl<'a, O: OperatorSet> Plan<'a, O> {
     fn check_tensors(&self) -> Result<(), Error> {
         for index in 0..self.header.tensors {
             let tensor = self.tensor(index).ok_or(Error::at(Reason::Tensor, index))?;
-            let (low, high) = tensor.dtype.range();
-            let zero_point_fits = (low..=high).contains(&i32::from(tensor.zero_point));
-            let scale_is_sound = tensor.scale.is_finite() && tensor.scale > 0.0;
-            let flags_are_sound = match tensor.flags & LOGICAL_NCHW {
-                0 => tensor.flags & !CONST_TENSOR == 0,
-                _ => tensor.flags & !(CONST_TENSOR | LOGICAL_NCHW) == 0 && tensor.rank == 4,
+            let (low, high) = tensor.range();
+            let zero_point_fits = match tensor.dtype {
+                DType::I32 => tensor.zero_point == 0,
+                DType::I8 | DType::I16 => (low..=high).contains(&i32::from(tensor.zero_point)),
             };
+            let scale_is_sound = tensor.scale.is_finite() && tensor.scale > 0.0;
+            let flags_are_sound = tensor.flags & !(CONST_TENSOR | LOGICAL_NCHW | RANGE_I4 | RANGE_U4) == 0
+                && (tensor.flags & LOGICAL_NCHW == 0 || tensor.rank == 4)
+                && match tensor.flags & (RANGE_I4 | RANGE_U4) {
+                    0 => true,
+                    RANGE_I4 | RANGE_U4 => tensor.dtype == DType::I8,
+                    _ => false,
+                };
             if !zero_point_fits || !scale_is_sound || !flags_are_sound || tensor.elements() == Some(0) {
                 return Err(Error::at(Reason::Tensor, index));
             }
@@ -200,7 +217,7 @@ impl<'a, O: OperatorSet> Plan<'a, O> {
                     return Err(Error::at(Reason::Operator, index));
                 }
             }
-            if op.record.name != NO_NAME && self.name_bytes(&op).is_none() {
+            if op.name != 0 && self.name_bytes(&op).is_none() {
                 return Err(Error::at(Reason::Operator, index));
             }
             O::check(&op, &self.erase()).map_err(|reason| Error::at(reason, index))?;
@@ -214,6 +231,7 @@ impl<'a, O: OperatorSet> Plan<'a, O> {
             header: self.header,
             io: self.io,
             tensors: self.tensors,
+            shapes: self.shapes,
             ops: self.ops,
             consts: self.consts,
             names: self.names,
@@ -252,7 +270,7 @@ impl<'a, O: OperatorSet> Plan<'a, O> {
     /// Tensor record `index`.
     pub fn tensor(&self, index: u16) -> Option<TensorRecord> {
         let bytes = self.tensors.get(usize::from(index) * TENSOR_LEN..)?.first_chunk::<TENSOR_LEN>()?;
-        TensorRecord::from_bytes(bytes)
+        TensorRecord::from_bytes(bytes, self.shapes)
     }
 
     /// The tensor of an operator's input.
@@ -296,10 +314,8 @@ impl<'a, O: OperatorSet> Plan<'a, O> {
     }
 
     fn name_bytes(&self, op: &OpView<'_>) -> Option<&'a [u8]> {
-        if op.record.name == NO_NAME {
-            return None;
-        }
-        let (len, rest) = self.names.get(op.record.name as usize..)?.split_first_chunk::<2>()?;
+        let offset = op.name.checked_sub(1)?;
+        let (len, rest) = self.names.get(offset as usize..)?.split_first_chunk::<2>()?;
         rest.get(..usize::from(u16::from_le_bytes(*len)))
     }
 }
@@ -319,15 +335,10 @@ impl<'a> Iterator for Ops<'a> {
         let bytes = self.rest.get(..record.record_len())?;
         let rest = self.rest.get(record.record_len()..)?;
         let indices = bytes.get(OpRecord::LEN..)?;
-        let words = indices.get(record.indices_len()..)?;
-        let op = OpView {
-            index: self.index,
-            kind: OpKind::from_u16(record.kind)?,
-            macs: record.macs,
-            record,
-            indices,
-            words,
-        };
+        let mut words = Words::new(indices.get(record.indices_len()..)?);
+        let (name, macs) = (words.next_word()?, words.next_word()?);
+        let kind = OpKind::from_u16(record.kind.into())?;
+        let op = OpView { index: self.index, kind, macs, record, name, indices, words: words.rest() };
         self.rest = rest;
         self.index = self.index.wrapping_add(1);
         Some(op)
@@ -342,12 +353,17 @@ struct Sections<'a> {
 }
 
 impl<'a> Sections<'a> {
-    /// The section at `offset`: aligned, behind the previous one and inside the image.
-    fn next(&mut self, offset: u32, len: u32) -> Result<&'a [u8], Error> {
-        let start = offset as usize;
-        if !start.is_multiple_of(16) {
+    /// As [`Self::next`], at a multiple of 16.
+    fn aligned(&mut self, offset: u32, len: u32) -> Result<&'a [u8], Error> {
+        if !offset.is_multiple_of(16) {
             return Err(Error::image(Reason::Alignment));
         }
+        self.next(offset, len)
+    }
+
+    /// The section at `offset`: behind the previous one and inside the image.
+    fn next(&mut self, offset: u32, len: u32) -> Result<&'a [u8], Error> {
+        let start = offset as usize;
         if start < self.end {
             return Err(Error::image(Reason::Sections));
         }

@@ -78,8 +78,8 @@ proptest! {
     fn quantizing_rounds_half_to_even(x in prop_oneof![any::<f32>(), -300.0f32..300.0, (-600i32..600).prop_map(|n| n as f32 / 2.0)]) {
         let expected = if x.is_nan() { 0 } else { std::primitive::f32::round_ties_even(x) as i32 };
         prop_assert_eq!(round_half_even(x), expected);
-        prop_assert_eq!(i32::from(quantize_i8(x, 1.0, 5)), expected.saturating_add(5).clamp(-128, 127));
-        prop_assert_eq!(i32::from(quantize_i16(x, 1.0, 5)), expected.saturating_add(5).clamp(-32768, 32767));
+        prop_assert_eq!(quantize(x, 1.0, 5, (-128, 127)), expected.saturating_add(5).clamp(-128, 127));
+        prop_assert_eq!(quantize(x, 1.0, 5, (0, 15)), expected.saturating_add(5).clamp(0, 15));
     }
 }
 

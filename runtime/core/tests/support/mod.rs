@@ -5,8 +5,8 @@ pub(crate) mod layouts;
 pub(crate) mod numeric;
 pub(crate) mod windows;
 
-use equant_runtime::kernels::reference;
-use equant_runtime::op::{ConstRef, OpKind, Params};
+use equant_runtime::kernels::{int4_len, reference};
+use equant_runtime::op::{ConstRef, FourBit, OpKind, Params, Weighted};
 use equant_runtime::operator::OperatorSet;
 use equant_runtime::plan::{AlignedBytes, Builder, CONST_TENSOR, DType, Plan, Target, TensorRecord};
 use equant_runtime::{Error, Session};
@@ -53,18 +53,26 @@ impl Draws {
             0 => low,
             1 => high,
             2 => [low, high][(draws.noise() & 1) as usize],
-            _ => low + (draws.noise() % (high - low + 1) as u64) as i32,
+            // Neighbours of each other, as the elements of one row are.
+            3 => (high / 3).saturating_add((draws.noise() % 64) as i32).min(high),
+            _ => (i64::from(low) + (draws.noise() % (i64::from(high) - i64::from(low) + 1) as u64) as i64) as i32,
         };
         (0..elements).flat_map(|_| value(self).to_le_bytes()[..dtype.size()].to_vec()).collect()
     }
 
     pub(crate) fn dtype(&mut self) -> DType {
+        self.pick(&[DType::I8, DType::I16, DType::I32])
+    }
+
+    /// A dtype of at most 16 bits.
+    pub(crate) fn narrow_dtype(&mut self) -> DType {
         self.pick(&[DType::I8, DType::I16])
     }
 
     pub(crate) fn zero_point(&mut self, dtype: DType) -> i16 {
         let (low, high) = dtype.range();
         match self.range(0, 3) {
+            _ if dtype == DType::I32 => 0,
             0 => 0,
             1 => low as i16,
             2 => high as i16,
@@ -105,13 +113,15 @@ pub(crate) struct Spec {
     pub(crate) dims: [u32; 4],
     pub(crate) scale: f32,
     pub(crate) zero_point: i16,
+    /// Flags of the record besides those of its place.
+    pub(crate) flags: u8,
 }
 
 impl Spec {
     pub(crate) fn new(dtype: DType, shape: &[u32], zero_point: i16) -> Self {
         let mut dims = [1; 4];
         dims[..shape.len()].copy_from_slice(shape);
-        Self { dtype, rank: shape.len() as u8, dims, scale: 0.25, zero_point }
+        Self { dtype, rank: shape.len() as u8, dims, scale: 0.25, zero_point, flags: 0 }
     }
 
     pub(crate) fn elements(&self) -> usize {
@@ -119,8 +129,8 @@ impl Spec {
     }
 
     fn record(&self, offset: u32, flags: u8) -> TensorRecord {
-        let Self { dtype, rank, dims, scale, zero_point } = *self;
-        TensorRecord { dtype, rank, flags, dims, scale, zero_point, offset }
+        let Self { dtype, rank, dims, scale, zero_point, .. } = *self;
+        TensorRecord { dtype, rank, flags: flags | self.flags, dims, scale, zero_point, offset }
     }
 
     fn byte_len(&self) -> u32 {
@@ -135,13 +145,15 @@ pub(crate) struct Case {
     pub(crate) contents: Vec<(u32, Vec<u8>)>,
     inputs: Vec<u16>,
     offsets: Vec<u32>,
+    /// Index, offset and length of the second output.
+    work: Option<(u16, u32, u32)>,
     end: u32,
 }
 
 impl Case {
     pub(crate) fn new(kind: OpKind) -> Self {
         let builder = Builder::new(Target::Portable);
-        Self { builder, kind, contents: Vec::new(), inputs: Vec::new(), offsets: Vec::new(), end: 8 }
+        Self { builder, kind, contents: Vec::new(), inputs: Vec::new(), offsets: Vec::new(), work: None, end: 8 }
     }
 
     fn place(&mut self, spec: &Spec) -> u32 {
@@ -181,6 +193,23 @@ impl Case {
         self.constant(&bytes)
     }
 
+    /// Adds weights of noise in rows of `len`, of the width that this kind of operator has. Nibbles without an element
+    /// are noise too.
+    pub(crate) fn weights(&mut self, draws: &mut Draws, rows: u32, len: u32) -> ConstRef {
+        let four_bit = [OpKind::Conv2dI4, OpKind::DepthwiseConv2dI4, OpKind::FullyConnectedI4].contains(&self.kind);
+        let row = if four_bit { int4_len(len as usize, len as usize) } else { len as usize };
+        let mut bytes = draws.bytes(DType::I8, rows as usize * row);
+        if four_bit && draws.range(0, 7) == 7 {
+            bytes.fill(0x88);
+        }
+        self.constant(&bytes)
+    }
+
+    /// Adds an operator with weights of the width that its kind says.
+    pub(crate) fn finish_weighted<P: Weighted + Copy>(self, params: &P, output: &Spec) -> Self {
+        if self.kind == P::FOUR_BIT { self.finish(&FourBit(*params), output) } else { self.finish(params, output) }
+    }
+
     /// Adds the operator, its output in a place of its own.
     pub(crate) fn finish<P: Params>(mut self, params: &P, output: &Spec) -> Self {
         let offset = self.place(output);
@@ -195,10 +224,17 @@ impl Case {
         }
     }
 
+    /// Adds memory that the operator may leave in any state, as its second output.
+    pub(crate) fn work(&mut self, spec: &Spec) {
+        let offset = self.place(spec);
+        self.work = Some((self.builder.tensor(spec.record(offset, 0)).unwrap(), offset, spec.byte_len()));
+    }
+
     fn finish_at<P: Params>(mut self, params: &P, output: &Spec, offset: u32) -> Self {
         assert_eq!(P::KIND, self.kind);
         let y = self.builder.tensor(output.record(offset, 0)).unwrap();
-        self.builder.op(params, &self.inputs, &[y], 1, Some("op")).unwrap();
+        let outputs: Vec<u16> = [y].into_iter().chain(self.work.map(|(index, ..)| index)).collect();
+        self.builder.op(params, &self.inputs, &outputs, 1, Some("op")).unwrap();
         self.builder.output(y);
         self.builder.memory(self.end, 0);
         self
@@ -224,7 +260,15 @@ impl Case {
         let plan = Plan::<O>::parse(&image)?;
         let mut arena = self.arena(plan.arena_len());
         Session::new(plan, &mut arena)?.run()?;
+        self.forget_work(&mut arena);
         Ok(arena)
+    }
+
+    /// Overwrites the memory that the operator may leave in any state.
+    fn forget_work(&self, arena: &mut [u8]) {
+        if let Some((_, offset, len)) = self.work {
+            arena[offset as usize..][..len as usize].fill(0);
+        }
     }
 
     /// The elements of the output in an arena.
@@ -235,10 +279,13 @@ impl Case {
         match y.dtype {
             DType::I8 => bytes.iter().map(|&byte| i32::from(byte as i8)).collect(),
             DType::I16 => bytes.chunks(2).map(|pair| i32::from(i16::from_le_bytes([pair[0], pair[1]]))).collect(),
+            DType::I32 => {
+                bytes.chunks(4).map(|word| i32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
+            }
         }
     }
 
-    /// The arena as the reference leaves it: everything as before but the output.
+    /// The arena as the reference leaves it: everything as before but the output (and its work memory).
     pub(crate) fn expected(&self) -> AlignedBytes {
         let image = self.image();
         let plan: Plan<'_> = Plan::parse(&image).unwrap();
@@ -251,6 +298,7 @@ impl Case {
         for (slot, value) in arena[y.offset as usize..].chunks_mut(size).zip(values) {
             slot.copy_from_slice(&value.to_le_bytes()[..size]);
         }
+        self.forget_work(&mut arena);
         arena
     }
 }
@@ -262,11 +310,11 @@ impl Case {
 /// For a kind that has no generator: every kind must have one.
 pub(crate) fn case(kind: OpKind, draws: &mut Draws) -> Case {
     match kind {
-        OpKind::Conv2d => windows::conv2d(draws),
-        OpKind::DepthwiseConv2d => windows::depthwise_conv2d(draws),
+        OpKind::Conv2d | OpKind::Conv2dI4 => windows::conv2d(draws, kind),
+        OpKind::DepthwiseConv2d | OpKind::DepthwiseConv2dI4 => windows::depthwise_conv2d(draws, kind),
         OpKind::AvgPool2d => windows::avg_pool2d(draws),
         OpKind::MaxPool2d => windows::max_pool2d(draws),
-        OpKind::FullyConnected => numeric::fully_connected(draws),
+        OpKind::FullyConnected | OpKind::FullyConnectedI4 => numeric::fully_connected(draws, kind),
         OpKind::MatMul => numeric::mat_mul(draws),
         OpKind::Add => numeric::add(draws),
         OpKind::Mul => numeric::mul(draws),
@@ -274,6 +322,7 @@ pub(crate) fn case(kind: OpKind, draws: &mut Draws) -> Case {
         OpKind::Softmax => numeric::softmax(draws),
         OpKind::LayerNorm => numeric::layer_norm(draws),
         OpKind::Requantize => numeric::requantize(draws),
+        OpKind::MatMulSoftmax => numeric::mat_mul_softmax(draws),
         OpKind::Transpose => layouts::transpose(draws),
         OpKind::Concat => layouts::concat(draws),
         OpKind::Pad => layouts::pad(draws),

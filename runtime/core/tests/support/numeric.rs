@@ -1,31 +1,31 @@
 //! Cases of matrix products, element-wise operators and normalizations.
 
 use equant_runtime::op::{
-    AddParams, FullyConnectedParams, LayerNormParams, LutParams, MatMulParams, MulParams, OpKind, Params,
-    RequantizeParams, SoftmaxParams,
+    AddParams, FullyConnectedParams, LayerNormParams, LutParams, MatMulParams, MatMulSoftmaxParams, MulParams, OpKind,
+    Params, RequantizeParams, SoftmaxParams,
 };
-use equant_runtime::plan::DType;
+use equant_runtime::plan::{DType, RANGE_I4, RANGE_U4};
 
 use super::windows::Channels;
 use super::{Case, Draws, Spec};
 
-pub(crate) fn fully_connected(draws: &mut Draws) -> Case {
-    let mut case = Case::new(OpKind::FullyConnected);
+pub(crate) fn fully_connected(draws: &mut Draws, kind: OpKind) -> Case {
+    let mut case = Case::new(kind);
     let (rows, depth, outputs) = (draws.range(1, 4), draws.range(1, 70), draws.range(1, 11));
     let x = Spec::new(DType::I8, &[1, rows, depth], draws.zero_point(DType::I8));
     let dtype = draws.dtype();
     let y = Spec::new(dtype, &[rows, outputs], draws.zero_point(dtype));
     case.random_input(&x, draws);
-    let weights = draws.bytes(DType::I8, (depth * outputs) as usize);
+    let weights = case.weights(draws, outputs, depth);
     let channels = Channels::draw(draws, outputs, depth);
     let params = FullyConnectedParams {
-        weights: case.constant(&weights),
+        weights,
         bias: case.words(&channels.bias),
         mantissas: case.words(&channels.mantissas),
         shifts: case.constant(&channels.shifts),
         clamp: draws.clamp(dtype),
     };
-    case.finish(&params, &y)
+    case.finish_weighted(&params, &y)
 }
 
 /// Strides that address every element of a shape once, its axes in some order in memory.
@@ -67,11 +67,54 @@ pub(crate) fn mat_mul(draws: &mut Draws) -> Case {
     case.finish(&params, &y)
 }
 
+pub(crate) fn mat_mul_softmax(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::MatMulSoftmax);
+    let [outer, inner] = [draws.range(1, 3), draws.range(1, 3)];
+    let [m, k, n] = [draws.range(1, 5), draws.range(1, 20), draws.range(1, 70)];
+    let mut a_strides = strides(draws, [outer, inner, m, k]);
+    let mut b_strides = strides(draws, [outer, inner, k, n]);
+    match draws.range(0, 4) {
+        3 => b_strides[0] = 0,
+        4 => a_strides[1] = 0,
+        _ => {}
+    }
+    // Rows are dense, and may lie apart.
+    let step = n + draws.range(0, 3);
+    let y_strides = draws.pick(&[[inner * m * step, m * step, step], [inner * step, step, outer * inner * step]]);
+    let mut spec = |len: u32| Spec::new(DType::I8, &[len], draws.zero_point(DType::I8));
+    let (a, b, y) = (spec(outer * inner * m * k), spec(outer * inner * k * n), spec(outer * inner * m * step));
+    case.random_input(&a, draws);
+    case.random_input(&b, draws);
+    case.work(&Spec::new(DType::I32, &[n], 0));
+    let center = draws.pick(&[10, 14]);
+    let (mantissa, shift) = draws.multiplier(center);
+    let (output_mantissa, output_shift) = draws.multiplier(-8);
+    let params = MatMulSoftmaxParams {
+        batch: [outer, inner],
+        m,
+        k,
+        n,
+        a_strides,
+        b_strides,
+        y_strides,
+        mantissa,
+        shift,
+        output_mantissa,
+        output_shift,
+    };
+    case.finish(&params, &y)
+}
+
 /// A case of two inputs, the second possibly shorter, and the output anywhere it may lie.
-fn binary<P: Params>(draws: &mut Draws, kind: OpKind, params: impl FnOnce(&mut Draws, DType) -> P) -> Case {
+fn binary<P: Params>(
+    draws: &mut Draws,
+    kind: OpKind,
+    [a_dtype, b_dtype]: [DType; 2],
+    params: impl FnOnce(&mut Draws, DType) -> P,
+) -> Case {
     let mut case = Case::new(kind);
     let (repeats, last) = (draws.range(1, 5), draws.range(1, 90));
-    let [a_dtype, b_dtype, dtype] = [draws.dtype(), draws.dtype(), draws.dtype()];
+    let dtype = draws.dtype();
     let a = Spec::new(a_dtype, &[repeats, last], draws.zero_point(a_dtype));
     let full = draws.flag();
     let b = Spec::new(b_dtype, if full { &a.dims[..2] } else { &a.dims[1..2] }, draws.zero_point(b_dtype));
@@ -87,7 +130,8 @@ fn binary<P: Params>(draws: &mut Draws, kind: OpKind, params: impl FnOnce(&mut D
 }
 
 pub(crate) fn add(draws: &mut Draws) -> Case {
-    binary(draws, OpKind::Add, |draws, dtype| {
+    let dtypes = [draws.dtype(), draws.dtype()];
+    binary(draws, OpKind::Add, dtypes, |draws, dtype| {
         let mut factor = || match draws.range(0, 3) {
             0 => 1 << 30,
             1 => 0,
@@ -100,7 +144,8 @@ pub(crate) fn add(draws: &mut Draws) -> Case {
 }
 
 pub(crate) fn mul(draws: &mut Draws) -> Case {
-    binary(draws, OpKind::Mul, |draws, dtype| {
+    let dtypes = [draws.narrow_dtype(), draws.narrow_dtype()];
+    binary(draws, OpKind::Mul, dtypes, |draws, dtype| {
         let center = draws.pick(&[7, 0, 15, 23]);
         let (mantissa, shift) = draws.multiplier(center);
         MulParams { mantissa, shift, clamp: draws.clamp(dtype) }
@@ -142,9 +187,14 @@ pub(crate) fn softmax(draws: &mut Draws) -> Case {
     let shape = [draws.range(1, 3), draws.range(1, 150)];
     let x_dtype = draws.dtype();
     let x = Spec::new(x_dtype, &shape, draws.zero_point(x_dtype));
-    let y = Spec::new(DType::I8, &shape, draws.zero_point(DType::I8));
+    // The only kernel that clamps to the range of its output's record instead of one of its own.
+    let y = match draws.range(0, 3) {
+        0 => Spec { flags: RANGE_I4, ..Spec::new(DType::I8, &shape, -8) },
+        1 => Spec { flags: RANGE_U4, ..Spec::new(DType::I8, &shape, 0) },
+        _ => Spec::new(DType::I8, &shape, draws.zero_point(DType::I8)),
+    };
     case.random_input(&x, draws);
-    let center = draws.pick(&[3, 12]);
+    let center = draws.pick(&[3, 12, 26]);
     let (mantissa, shift) = draws.multiplier(center);
     let (output_mantissa, output_shift) = draws.multiplier(-8);
     let params = SoftmaxParams { mantissa, shift, output_mantissa, output_shift };
@@ -161,11 +211,13 @@ pub(crate) fn layer_norm(draws: &mut Draws) -> Case {
     let spread = draws.range(0, 31);
     let gamma: Vec<i32> = (0..shape[1]).map(|_| draws.noise() as i32 >> spread).collect();
     let beta: Vec<i32> = (0..shape[1]).map(|_| draws.noise() as i32 >> 8).collect();
+    let beta_shift = draws.range(1, 16);
     let params = LayerNormParams {
         epsilon: draws.pick(&[1, 17, 1 << 40, u64::MAX]),
         gamma: case.words(&gamma),
-        gamma_shift: draws.range(0, 56),
+        gamma_shift: draws.range(0, beta_shift + 40),
         beta: case.words(&beta),
+        beta_shift,
         clamp: draws.clamp(dtype),
     };
     unary(draws, case, &params, [&x, &y])

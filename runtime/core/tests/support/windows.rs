@@ -86,8 +86,8 @@ impl Channels {
     }
 }
 
-pub(crate) fn conv2d(draws: &mut Draws) -> Case {
-    let mut case = Case::new(OpKind::Conv2d);
+pub(crate) fn conv2d(draws: &mut Draws, kind: OpKind) -> Case {
+    let mut case = Case::new(kind);
     let g = Geometry::draw(draws, true, false);
     let groups = draws.pick(&[1, 1, 1, 2, 3]);
     let (inputs, outputs) = (draws.range(1, 9) * groups, draws.range(1, 7) * groups);
@@ -96,7 +96,7 @@ pub(crate) fn conv2d(draws: &mut Draws) -> Case {
     let dtype = draws.dtype();
     let y = Spec::new(dtype, &g.output(outputs), draws.zero_point(dtype));
     case.random_input(&x, draws);
-    let weights = draws.bytes(DType::I8, (outputs * g.taps() * depth) as usize);
+    let weights = case.weights(draws, outputs, g.taps() * depth);
     let channels = Channels::draw(draws, outputs, g.taps() * depth);
     let params = Conv2dParams {
         kernel: g.pair(|axis| axis.kernel),
@@ -104,17 +104,17 @@ pub(crate) fn conv2d(draws: &mut Draws) -> Case {
         dilations: g.pair(|axis| axis.dilation),
         pads: g.pads(),
         groups,
-        weights: case.constant(&weights),
+        weights,
         bias: case.words(&channels.bias),
         mantissas: case.words(&channels.mantissas),
         shifts: case.constant(&channels.shifts),
         clamp: draws.clamp(dtype),
     };
-    case.finish(&params, &y)
+    case.finish_weighted(&params, &y)
 }
 
-pub(crate) fn depthwise_conv2d(draws: &mut Draws) -> Case {
-    let mut case = Case::new(OpKind::DepthwiseConv2d);
+pub(crate) fn depthwise_conv2d(draws: &mut Draws, kind: OpKind) -> Case {
+    let mut case = Case::new(kind);
     let g = Geometry::draw(draws, true, false);
     let multiplier = draws.pick(&[1, 1, 2, 3]);
     let inputs = draws.range(1, 35);
@@ -123,7 +123,7 @@ pub(crate) fn depthwise_conv2d(draws: &mut Draws) -> Case {
     let dtype = draws.dtype();
     let y = Spec::new(dtype, &g.output(outputs), draws.zero_point(dtype));
     case.random_input(&x, draws);
-    let weights = draws.bytes(DType::I8, (outputs * g.taps()) as usize);
+    let weights = case.weights(draws, g.taps(), outputs);
     let channels = Channels::draw(draws, outputs, g.taps());
     let params = DepthwiseConv2dParams {
         kernel: g.pair(|axis| axis.kernel),
@@ -131,20 +131,20 @@ pub(crate) fn depthwise_conv2d(draws: &mut Draws) -> Case {
         dilations: g.pair(|axis| axis.dilation),
         pads: g.pads(),
         multiplier,
-        weights: case.constant(&weights),
+        weights,
         bias: case.words(&channels.bias),
         mantissas: case.words(&channels.mantissas),
         shifts: case.constant(&channels.shifts),
         clamp: draws.clamp(dtype),
     };
-    case.finish(&params, &y)
+    case.finish_weighted(&params, &y)
 }
 
 pub(crate) fn avg_pool2d(draws: &mut Draws) -> Case {
     let mut case = Case::new(OpKind::AvgPool2d);
     let g = Geometry::draw(draws, false, true);
     let channels = draws.pick(&[1, 3, 64, 65, 130]);
-    let (x_dtype, dtype) = (draws.dtype(), draws.dtype());
+    let (x_dtype, dtype) = (draws.narrow_dtype(), draws.dtype());
     let x = Spec::new(x_dtype, &g.input(channels), draws.zero_point(x_dtype));
     let y = Spec::new(dtype, &g.output(channels), draws.zero_point(dtype));
     case.random_input(&x, draws);

@@ -42,6 +42,7 @@ pub(super) fn lut(record: &Record<'_>) -> Vec<i32> {
     let table: Vec<i32> = match record.output().dtype {
         DType::I8 => bytes.iter().map(|&byte| i32::from(byte as i8)).collect(),
         DType::I16 => bytes.chunks(2).map(|pair| i32::from(i16::from_le_bytes([pair[0], pair[1]]))).collect(),
+        DType::I32 => record.i32s(p.table).into_iter().map(|word| word as i32).collect(),
     };
     record.input(0).values.iter().map(|x| table[(x + 128) as usize]).collect()
 }

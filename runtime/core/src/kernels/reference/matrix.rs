@@ -1,16 +1,17 @@
 //! Matrix products.
 
-use alloc::{vec, vec::Vec};
+use alloc::vec::Vec;
 
-use super::{Record, multiplier};
-use crate::op::{FullyConnectedParams, MatMulParams};
+use super::normalize::softmax_row;
+use super::{Record, Tensor, multiplier, words};
+use crate::op::{FullyConnectedParams, MatMulParams, MatMulSoftmaxParams};
 use crate::plan::DType;
 use crate::quant;
 
 pub(super) fn fully_connected(record: &Record<'_>) -> Vec<i32> {
-    let p: FullyConnectedParams = record.params();
+    let p: FullyConnectedParams = record.weighted();
     let x = record.input(0);
-    let (weights, bias) = (record.i8s(p.weights), record.i32s(p.bias));
+    let (weights, bias) = (record.weights::<FullyConnectedParams>(p.weights, x.last()), record.i32s(p.bias));
     let (mantissas, shifts) = (record.i32s(p.mantissas), record.i8s(p.shifts));
     let zero_point = i32::from(record.output().zero_point);
     let mut y = Vec::new();
@@ -25,35 +26,66 @@ pub(super) fn fully_connected(record: &Record<'_>) -> Vec<i32> {
     y
 }
 
+/// Every element of `y` as the arena holds it.
+fn held(record: &Record<'_>) -> Vec<i32> {
+    let y = record.output();
+    let bytes = &record.arena[y.offset as usize..][..y.byte_len().expect("a length") as usize];
+    match y.dtype {
+        DType::I8 => bytes.iter().map(|&byte| i32::from(byte as i8)).collect(),
+        DType::I16 => bytes.chunks(2).map(|pair| i32::from(i16::from_le_bytes([pair[0], pair[1]]))).collect(),
+        DType::I32 => words(bytes).into_iter().map(|word| word as i32).collect(),
+    }
+}
+
+/// The element at an index.
+fn at<const AXES: usize>(strides: [u32; AXES], index: [u32; AXES]) -> usize {
+    (0..AXES).map(|axis| strides[axis] as usize * index[axis] as usize).sum()
+}
+
+/// `Σ_k (a[b0, b1, i, k] − zero_point_a) · (b[b0, b1, k, j] − zero_point_b)`.
+fn sum([a, b]: [&Tensor; 2], [a_strides, b_strides]: [[u32; 4]; 2], depth: u32, [b0, b1, i, j]: [u32; 4]) -> i64 {
+    (0..depth)
+        .map(|k| {
+            let x = a.values[at(a_strides, [b0, b1, i, k])] - a.zero_point;
+            x * (b.values[at(b_strides, [b0, b1, k, j])] - b.zero_point)
+        })
+        .sum()
+}
+
 /// Elements of `y` that no product reaches keep what the arena holds.
 pub(super) fn mat_mul(record: &Record<'_>) -> Vec<i32> {
     let p: MatMulParams = record.params();
     let (a, b, y) = (record.input(0), record.input(1), record.output());
-    let at = |strides: [u32; 4], index: [u32; 4]| -> usize {
-        (0..4).map(|axis| strides[axis] as usize * index[axis] as usize).sum()
-    };
-    let len = y.elements().expect("a length") as usize;
-    let mut out = vec![0; len];
-    let held = &record.arena[y.offset as usize..];
-    for (i, slot) in out.iter_mut().enumerate() {
-        *slot = match y.dtype {
-            DType::I8 => i32::from(held[i] as i8),
-            DType::I16 => i32::from(i16::from_le_bytes([held[2 * i], held[2 * i + 1]])),
-        };
-    }
+    let mut out = held(record);
     let scale = multiplier(p.mantissa, p.shift);
     for b0 in 0..p.batch[0] {
         for b1 in 0..p.batch[1] {
             for i in 0..p.m {
                 for j in 0..p.n {
-                    let mut acc = 0i64;
-                    for k in 0..p.k {
-                        let x = a.values[at(p.a_strides, [b0, b1, i, k])] - a.zero_point;
-                        acc += x * (b.values[at(p.b_strides, [b0, b1, k, j])] - b.zero_point);
-                    }
+                    let acc = sum([&a, &b], [p.a_strides, p.b_strides], p.k, [b0, b1, i, j]);
                     out[at(p.y_strides, [b0, b1, i, j])] =
                         quant::requantize(acc as i32, scale, y.zero_point.into(), p.clamp[0], p.clamp[1]);
                 }
+            }
+        }
+    }
+    out
+}
+
+/// Elements of `y` that no row reaches keep what the arena holds.
+pub(super) fn mat_mul_softmax(record: &Record<'_>) -> Vec<i32> {
+    let p: MatMulSoftmaxParams = record.params();
+    let (a, b) = (record.input(0), record.input(1));
+    let mut out = held(record);
+    let exponent = multiplier(p.mantissa, p.shift);
+    let output = multiplier(p.output_mantissa, p.output_shift);
+    for b0 in 0..p.batch[0] {
+        for b1 in 0..p.batch[1] {
+            for i in 0..p.m {
+                let sums = (0..p.n).map(|j| sum([&a, &b], [p.a_strides, p.b_strides], p.k, [b0, b1, i, j]));
+                let row = softmax_row(&sums.collect::<Vec<_>>(), exponent, output, &record.output());
+                let start = at(p.y_strides, [b0, b1, i]);
+                out[start..start + row.len()].copy_from_slice(&row);
             }
         }
     }

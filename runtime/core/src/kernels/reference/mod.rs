@@ -12,7 +12,7 @@ mod window;
 
 use alloc::vec::Vec;
 
-use crate::op::{ConstRef, OpKind, Params};
+use crate::op::{ConstRef, OpKind, Params, Weighted};
 use crate::plan::{DType, OpView, Plan, TensorRecord};
 use crate::quant::Multiplier;
 
@@ -62,6 +62,11 @@ impl Record<'_> {
         self.op.params().expect("parameters of this kind")
     }
 
+    /// Parameters of an operator with weights of either width.
+    fn weighted<P: Weighted>(&self) -> P {
+        self.op.weighted().expect("parameters of this kind")
+    }
+
     fn input(&self, i: usize) -> Tensor {
         let record = self.plan.input(self.op, i).expect("an input");
         let memory = if record.is_const() { self.plan.consts() } else { self.arena };
@@ -73,6 +78,7 @@ impl Record<'_> {
             values: match record.dtype {
                 DType::I8 => bytes.iter().map(|&byte| i64::from(byte as i8)).collect(),
                 DType::I16 => bytes.chunks(2).map(|pair| i64::from(i16::from_le_bytes([pair[0], pair[1]]))).collect(),
+                DType::I32 => words(bytes),
             },
         }
     }
@@ -94,10 +100,31 @@ impl Record<'_> {
         self.bytes(constant).iter().map(|&byte| i64::from(byte as i8)).collect()
     }
 
-    fn i32s(&self, constant: ConstRef) -> Vec<i64> {
-        let words = self.bytes(constant).chunks(4);
-        words.map(|word| i64::from(i32::from_le_bytes([word[0], word[1], word[2], word[3]]))).collect()
+    /// Weights in rows of `row` elements: bytes, or nibbles in words of eight.
+    fn weights<P: Weighted>(&self, constant: ConstRef, row: usize) -> Vec<i64> {
+        if self.op.kind != P::FOUR_BIT {
+            return self.i8s(constant);
+        }
+        let mut weights = Vec::new();
+        for row_bytes in self.bytes(constant).chunks(row.div_ceil(8) * 4) {
+            for k in 0..row {
+                let byte = row_bytes[k / 8 * 4 + k % 4];
+                let nibble = if k % 8 < 4 { byte & 15 } else { byte >> 4 };
+                weights.push(if nibble < 8 { i64::from(nibble) } else { i64::from(nibble) - 16 });
+            }
+        }
+        weights
     }
+
+    fn i32s(&self, constant: ConstRef) -> Vec<i64> {
+        words(self.bytes(constant))
+    }
+}
+
+/// Little-endian 32-bit integers.
+fn words(bytes: &[u8]) -> Vec<i64> {
+    let words = bytes.chunks(4);
+    words.map(|word| i64::from(i32::from_le_bytes([word[0], word[1], word[2], word[3]]))).collect()
 }
 
 /// A multiplier from parameter words.
@@ -110,7 +137,7 @@ fn indices([a, b, c, d]: [usize; 4]) -> impl Iterator<Item = [usize; 4]> {
     (0..a * b * c * d).map(move |i| [i / (b * c * d), i / (c * d) % b, i / d % c, i % d])
 }
 
-/// The output elements of `op`, in order, for these contents of the arena.
+/// The elements of the first output of `op`, in order, for these contents of the arena.
 ///
 /// # Panics
 ///
@@ -118,9 +145,9 @@ fn indices([a, b, c, d]: [usize; 4]) -> impl Iterator<Item = [usize; 4]> {
 pub fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &[u8]) -> Vec<i32> {
     let record = Record { op, plan, arena };
     match op.kind {
-        OpKind::Conv2d => window::conv2d(&record),
-        OpKind::DepthwiseConv2d => window::depthwise_conv2d(&record),
-        OpKind::FullyConnected => matrix::fully_connected(&record),
+        OpKind::Conv2d | OpKind::Conv2dI4 => window::conv2d(&record),
+        OpKind::DepthwiseConv2d | OpKind::DepthwiseConv2dI4 => window::depthwise_conv2d(&record),
+        OpKind::FullyConnected | OpKind::FullyConnectedI4 => matrix::fully_connected(&record),
         OpKind::MatMul => matrix::mat_mul(&record),
         OpKind::Add => elementwise::add(&record),
         OpKind::Mul => elementwise::mul(&record),
@@ -133,5 +160,6 @@ pub fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &[u8]) -> Vec<i32> {
         OpKind::Concat => layout::concat(&record),
         OpKind::Pad => layout::pad(&record),
         OpKind::Requantize => elementwise::requantize(&record),
+        OpKind::MatMulSoftmax => matrix::mat_mul_softmax(&record),
     }
 }

@@ -12,13 +12,13 @@ fn position(o: usize, stride: u32, k: u32, dilation: u32, before: u32) -> i64 {
 }
 
 pub(super) fn conv2d(record: &Record<'_>) -> Vec<i32> {
-    let p: Conv2dParams = record.params();
+    let p: Conv2dParams = record.weighted();
     let (x, y) = (record.input(0), record.output());
-    let (weights, bias) = (record.i8s(p.weights), record.i32s(p.bias));
-    let (mantissas, shifts) = (record.i32s(p.mantissas), record.i8s(p.shifts));
     let dims = record.output_dims();
     let [kernel_h, kernel_w] = p.kernel;
     let depth = x.dims[3] / p.groups as usize;
+    let weights = record.weights::<Conv2dParams>(p.weights, (kernel_h * kernel_w) as usize * depth);
+    let (bias, mantissas, shifts) = (record.i32s(p.bias), record.i32s(p.mantissas), record.i8s(p.shifts));
     let group_outputs = dims[3] / p.groups as usize;
     let element = |[n, oy, ox, o]: [usize; 4]| {
         let mut acc = bias[o];
@@ -41,11 +41,11 @@ pub(super) fn conv2d(record: &Record<'_>) -> Vec<i32> {
 }
 
 pub(super) fn depthwise_conv2d(record: &Record<'_>) -> Vec<i32> {
-    let p: DepthwiseConv2dParams = record.params();
+    let p: DepthwiseConv2dParams = record.weighted();
     let (x, y) = (record.input(0), record.output());
-    let (weights, bias) = (record.i8s(p.weights), record.i32s(p.bias));
-    let (mantissas, shifts) = (record.i32s(p.mantissas), record.i8s(p.shifts));
     let dims = record.output_dims();
+    let weights = record.weights::<DepthwiseConv2dParams>(p.weights, dims[3]);
+    let (bias, mantissas, shifts) = (record.i32s(p.bias), record.i32s(p.mantissas), record.i8s(p.shifts));
     let element = |[n, oy, ox, o]: [usize; 4]| {
         let mut acc = bias[o];
         for ky in 0..p.kernel[0] {

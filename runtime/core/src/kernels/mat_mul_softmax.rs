@@ -1,0 +1,76 @@
+//! Softmax over the rows of a product of two activations.
+
+use super::channels::Output;
+use super::memory;
+use super::product::{self, Sums};
+use super::softmax::{self, Scales};
+use crate::error::Reason;
+use crate::op::{MatMulSoftmaxParams, OpKind};
+use crate::operator::Operator;
+use crate::plan::{DType, OpView, Plan, TensorRecord};
+
+/// `y[b0, b1, i, :] = softmax(scale · Σ_k (a[b0, b1, i, k] − zero_point_a) · (b[b0, b1, k, :] − zero_point_b))`.
+///
+/// `a` and `b` are as in [`super::MatMul`], `y` is i8 with dense rows of at most 2^23 elements; a second output of i32
+/// holds the sums of one row while the operator runs. Sums are exact and enter [`super::Softmax`]'s formula as they
+/// are, so its error bound holds against the f64 definition of both operators together.
+#[derive(Debug, Clone, Copy)]
+pub struct MatMulSoftmax;
+
+/// A record's geometry.
+struct Attention {
+    sums: Sums,
+    y_strides: [u32; 4],
+    scales: Scales,
+}
+
+impl Attention {
+    fn new(op: &OpView<'_>, [a, b]: [&TensorRecord; 2]) -> Result<Self, Reason> {
+        let p: MatMulSoftmaxParams = memory::params(op)?;
+        let MatMulSoftmaxParams { batch, m, k, n, a_strides, b_strides, y_strides: [outer, inner, row], .. } = p;
+        let (a_zero, b_zero) = (a.zero_point.into(), b.zero_point.into());
+        Ok(Self {
+            sums: Sums { batch, m, k, n, a_strides, b_strides, a_zero, b_zero },
+            y_strides: [outer, inner, row, 1],
+            scales: Scales::new([p.mantissa, p.shift], [p.output_mantissa, p.output_shift])?,
+        })
+    }
+}
+
+impl Operator for MatMulSoftmax {
+    const KIND: OpKind = OpKind::MatMulSoftmax;
+
+    fn check(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
+        if op.input_count() != 2 || op.output_count() != 2 {
+            return Err(Reason::Operator);
+        }
+        let (a, b) = (plan.input(op, 0)?, plan.input(op, 1)?);
+        let (y, sums) = (plan.output(op, 0)?, plan.output(op, 1)?);
+        let attention = Attention::new(op, [&a, &b])?;
+        attention.sums.check([&a, &b, &y], attention.y_strides)?;
+        memory::check_i8(&y)?;
+        let row = attention.sums.n as usize;
+        if sums.dtype != DType::I32 || memory::elements(&sums) != row || row > softmax::MAX_ROW {
+            return Err(Reason::OperatorShape);
+        }
+        for input in [&a, &b] {
+            memory::check_disjoint(input, &y)?;
+            memory::check_disjoint(input, &sums)?;
+        }
+        memory::check_disjoint(&y, &sums)
+    }
+
+    fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
+        let (a, b) = (plan.input(op, 0)?, plan.input(op, 1)?);
+        let (y, sums) = (plan.output(op, 0)?, plan.output(op, 1)?);
+        let attention = Attention::new(op, [&a, &b])?;
+        attention.sums.rows(|at| {
+            let (inputs, row) = memory::split(plan, arena, &sums)?;
+            let mut row = Output::new(row, DType::I32);
+            let put = |j: usize, acc: i32| row.put(j, acc);
+            attention.sums.row(at, inputs.i8s(&a)?, inputs.i8s(&b)?, put).ok_or(Reason::OperatorShape)?;
+            let starts = [0, product::start(at, attention.y_strides)];
+            softmax::run_row(plan, arena, [&sums, &y], starts, attention.sums.n as usize, &attention.scales)
+        })
+    }
+}

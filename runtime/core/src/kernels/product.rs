@@ -1,0 +1,143 @@
+//! Sums of products of two strided activations, row by row: what the products of two activations share.
+
+use super::memory;
+use crate::error::Reason;
+use crate::plan::TensorRecord;
+
+/// Deepest sum: 32768 · 255² < 2^31.
+const MAX_DEPTH: u32 = 1 << 15;
+
+/// Columns summed together where they are neighbours in memory: as many as fit the registers.
+const LANES: usize = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { 16 } else { 4 };
+
+/// `Σ_k (a[b0, b1, i, k] − zero_point_a) · (b[b0, b1, k, j] − zero_point_b)`, exact in 32 bits.
+///
+/// `a` and `b` are i8; sizes and strides as in [`crate::op::MatMulParams`].
+pub(super) struct Sums {
+    pub(super) batch: [u32; 2],
+    pub(super) m: u32,
+    pub(super) k: u32,
+    pub(super) n: u32,
+    pub(super) a_strides: [u32; 4],
+    pub(super) b_strides: [u32; 4],
+    pub(super) a_zero: i32,
+    pub(super) b_zero: i32,
+}
+
+impl Sums {
+    /// Refuses inputs and an output, with its strides, of which an element lies outside, and more work than the
+    /// output has elements.
+    pub(super) fn check(&self, [a, b, y]: [&TensorRecord; 3], y_strides: [u32; 4]) -> Result<(), Reason> {
+        let Self { batch: [outer, inner], m, k, n, .. } = *self;
+        memory::check_i8(a)?;
+        memory::check_i8(b)?;
+        let products = [outer, inner, m, n].iter().try_fold(1u32, |product, &size| product.checked_mul(size));
+        let work_is_bounded = products.is_some_and(|products| products > 0 && Some(products) <= y.elements());
+        let fits = reaches_inside(a, [outer, inner, m, k], self.a_strides)
+            && reaches_inside(b, [outer, inner, k, n], self.b_strides)
+            && reaches_inside(y, [outer, inner, m, n], y_strides);
+        if work_is_bounded && fits && (1..=MAX_DEPTH).contains(&k) { Ok(()) } else { Err(Reason::OperatorShape) }
+    }
+
+    /// Calls `f` with the batches and row of every row, in order.
+    #[inline(always)]
+    pub(super) fn rows<E>(&self, mut f: impl FnMut([u32; 3]) -> Result<(), E>) -> Result<(), E> {
+        for b0 in 0..self.batch[0] {
+            for b1 in 0..self.batch[1] {
+                for i in 0..self.m {
+                    f([b0, b1, i])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the sum of every column of a row to `put`; `a` and `b` are whole tensors.
+    #[inline(always)]
+    pub(super) fn row(
+        &self,
+        at: [u32; 3],
+        a: &[i8],
+        b: &[i8],
+        mut put: impl FnMut(usize, i32) -> Option<()>,
+    ) -> Option<()> {
+        let [b0, b1, _] = at;
+        let (a, b) = (a.get(start(at, self.a_strides)..)?, b.get(start([b0, b1, 0], self.b_strides)..)?);
+        let [depth, columns, a_step, b_step] =
+            [self.k, self.n, self.a_strides[3], self.b_strides[2]].map(|size| size as usize);
+        let b_column = self.b_strides[3] as usize;
+        let lanes = if b_column == 1 { LANES } else { 1 };
+        for j in (0..columns).step_by(lanes) {
+            let b = b.get(j.wrapping_mul(b_column)..)?;
+            let mut acc = [0i32; LANES];
+            let width = lanes.min(columns.wrapping_sub(j));
+            if width == 1 {
+                let sum = acc.first_mut()?;
+                *sum = if a_step == 1 && b_step == 1 {
+                    self.sum(a.get(..depth)?.iter().zip(b.get(..depth)?))
+                } else {
+                    // A step of 0 repeats one element; `step_by` wants at least 1.
+                    let (a_last, b_last) = (last(a_step, depth), last(b_step, depth));
+                    let a = a.get(..=a_last)?.iter().step_by(a_step.max(1)).cycle();
+                    let b = b.get(..=b_last)?.iter().step_by(b_step.max(1)).cycle();
+                    self.sum(a.zip(b).take(depth))
+                };
+            } else {
+                let (mut a_at, mut b_at) = (0usize, 0usize);
+                for _ in 0..depth {
+                    let a = *a.get(a_at)?;
+                    let b = b.get(b_at..b_at.wrapping_add(width))?;
+                    if let Some(b) = b.first_chunk::<LANES>() {
+                        self.accumulate(&mut acc, a, b);
+                    } else {
+                        self.accumulate(&mut acc, a, b);
+                    }
+                    a_at = a_at.wrapping_add(a_step);
+                    b_at = b_at.wrapping_add(b_step);
+                }
+            }
+            for (lane, &acc) in (0..width).zip(&acc) {
+                put(j.wrapping_add(lane), acc)?;
+            }
+        }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn term(&self, a: i8, b: i8) -> i32 {
+        i32::from(a).wrapping_sub(self.a_zero).wrapping_mul(i32::from(b).wrapping_sub(self.b_zero))
+    }
+
+    #[inline(always)]
+    fn sum<'a>(&self, pairs: impl Iterator<Item = (&'a i8, &'a i8)>) -> i32 {
+        pairs.fold(0i32, |sum, (&a, &b)| sum.wrapping_add(self.term(a, b)))
+    }
+
+    /// `acc[i] += (a − zero_point_a) · (b[i] − zero_point_b)`.
+    #[inline(always)]
+    fn accumulate(&self, acc: &mut [i32; LANES], a: i8, b: &[i8]) {
+        for (acc, &b) in acc.iter_mut().zip(b) {
+            *acc = acc.wrapping_add(self.term(a, b));
+        }
+    }
+}
+
+/// Index of the last of `count` elements `step` apart.
+fn last(step: usize, count: usize) -> usize {
+    count.wrapping_sub(1).wrapping_mul(step)
+}
+
+/// The element at this outer batch, inner batch and row.
+pub(super) fn start(at: [u32; 3], strides: [u32; 4]) -> usize {
+    at.iter()
+        .zip(strides)
+        .fold(0usize, |sum, (&at, stride)| sum.wrapping_add((at as usize).wrapping_mul(stride as usize)))
+}
+
+/// Whether the last element reached lies inside the tensor, and so every other.
+fn reaches_inside(tensor: &TensorRecord, sizes: [u32; 4], strides: [u32; 4]) -> bool {
+    let farthest = sizes.iter().zip(strides).try_fold(0u64, |sum, (&size, stride)| {
+        sum.checked_add(u64::from(size.checked_sub(1)?).checked_mul(u64::from(stride))?)
+    });
+    farthest.is_some_and(|farthest| farthest < memory::elements(tensor) as u64)
+}
