@@ -25,7 +25,22 @@ pub fn fold<R: Send, A>(
     fold: impl FnMut(A, R) -> A,
 ) -> Result<A, Error> {
     let threads = threads.clamp(1, samples.len().div_ceil(BATCH).max(1));
-    let batches = samples.batches(BATCH)?;
+    fold_batches(runner, samples.batches(BATCH)?, threads, map, start, fold)
+}
+
+/// As [`fold`], over batches from anywhere.
+///
+/// # Errors
+///
+/// The first error of the batches or the runner, in their order.
+pub fn fold_batches<R: Send, A>(
+    runner: &dyn Runner,
+    batches: impl Iterator<Item = Result<Batch, crate::data::Error>> + Send,
+    threads: usize,
+    map: impl Fn(&Batch, Vec<Vec<f32>>) -> R + Sync,
+    start: A,
+    fold: impl FnMut(A, R) -> A,
+) -> Result<A, Error> {
     let work = |batch: Result<Batch, crate::data::Error>| {
         let batch = batch?;
         let values = runner.run(&batch)?;

@@ -10,7 +10,7 @@ mod select;
 mod tract;
 
 pub use error::Error;
-pub use fold::{BATCH, fold};
+pub use fold::{BATCH, fold, fold_batches};
 #[cfg(feature = "ort")]
 pub use ort::use_onnx_runtime;
 pub use plan::{OpProfile, PlanRunner, RawOutput};

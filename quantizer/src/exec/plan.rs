@@ -87,6 +87,7 @@ impl<'p> PlanRunner<'p> {
                         let pairs = bytes.as_chunks::<2>().0.iter();
                         stored.extend(pairs.map(|&pair| i32::from(i16::from_le_bytes(pair))));
                     }
+                    DType::I32 => stored.extend(bytes.as_chunks::<4>().0.iter().map(|&word| i32::from_le_bytes(word))),
                 }
                 to_logical(tensor, &stored, &mut output.values);
             }

@@ -119,8 +119,8 @@ mod with_tract {
             let q = x / 0.3;
             ties += usize::from(q.fract().abs() == 0.5);
             assert_eq!(values[1][i], q.round_ties_even(), "{x}");
-            let expected = equant_runtime::quant::quantize_i8(x, 0.3, -3);
-            assert_eq!(values[0][i], equant_runtime::quant::dequantize(expected.into(), 0.3, -3), "{x}");
+            let expected = equant_runtime::quant::quantize(x, 0.3, -3, (-128, 127));
+            assert_eq!(values[0][i], equant_runtime::quant::dequantize(expected, 0.3, -3), "{x}");
         }
         assert!(ties > 100, "{ties}");
     }

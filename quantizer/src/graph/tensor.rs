@@ -73,6 +73,14 @@ impl DataType {
         })
     }
 
+    /// Bits that an element takes.
+    pub const fn bits(self) -> u32 {
+        match self {
+            Self::U4 | Self::I4 => 4,
+            other => 8 * other.byte_len(1) as u32,
+        }
+    }
+
     /// Bytes that `elements` elements take.
     pub const fn byte_len(self, elements: usize) -> usize {
         match self {

@@ -16,6 +16,10 @@ impl Levels {
     pub const U8: Self = Self { low: 0, high: 255, symmetric: false };
     /// Signed 8-bit with a free zero point.
     pub const I8: Self = Self { low: -128, high: 127, symmetric: false };
+    /// Unsigned 4-bit with a free zero point.
+    pub const U4: Self = Self { low: 0, high: 15, symmetric: false };
+    /// Signed 4-bit with a free zero point.
+    pub const I4: Self = Self { low: -8, high: 7, symmetric: false };
 
     /// Scale and zero point with which the levels cover `range`. The scale is rounded to f32, positive and normal;
     /// zero is represented exactly. An empty range has scale 1.
@@ -36,7 +40,7 @@ impl Levels {
 }
 
 /// Real values from `low` to `high`; holds zero.
-#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Range {
     /// Lowest value, at most 0.
     pub low: f64,

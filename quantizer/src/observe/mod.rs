@@ -3,11 +3,13 @@
 mod distortion;
 mod entropy;
 mod grid;
+mod levels;
 mod mse;
 mod statistics;
 
 pub use distortion::Distortion;
 pub use grid::{Levels, Range};
+pub use levels::LevelUse;
 pub use statistics::{CAPACITY, Statistics};
 
 /// How a range is chosen.

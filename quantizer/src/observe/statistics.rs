@@ -13,7 +13,7 @@ const LEAST_EXPONENT: i32 = -126;
 /// bin width is a power of two anchored at zero. The width is the least with which the seen range fits [`CAPACITY`],
 /// so it depends on minimum and maximum alone, and widening merges whole bins: the statistics of a set of values are
 /// the same however the values were split, ordered and merged.
-#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Statistics {
     count: u64,
     zeros: u64,
@@ -120,6 +120,14 @@ impl Statistics {
             let low = f64::from(self.first + i as i32) * width;
             (low, low + width, count)
         })
+    }
+
+    /// The centres of the bins that are not empty, and the number of values of each; zeros, at 0, come last.
+    pub fn centres(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
+        let zeros = Some((0.0, self.zeros)).filter(|&(_, count)| count > 0);
+        let (min, max) = (f64::from(self.min), f64::from(self.max));
+        // The outermost bins reach beyond what was seen.
+        self.bins().map(move |(low, high, count)| ((0.5 * (low + high)).clamp(min, max), count)).chain(zeros)
     }
 
     /// The value below which the share `q` (0 to 1) of the values lies, linear within a bin; `None` when nothing was

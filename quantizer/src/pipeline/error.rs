@@ -54,6 +54,37 @@ pub enum Error {
         /// What went wrong.
         source: Box<crate::exec::Error>,
     },
+    /// No allocation of bits meets the budget.
+    #[error("{file}: the budget of {budget}: {source}")]
+    Budget {
+        /// The model file.
+        file: String,
+        /// The budget.
+        budget: String,
+        /// The least possible.
+        source: crate::allocate::Error,
+    },
+    /// Not even 8 bits everywhere reach the SQNR asked for.
+    #[error("{file}: an SQNR of {asked} dB cannot be met: with 8 bits everywhere it is {most:.1} dB")]
+    SqnrBudget {
+        /// The model file.
+        file: String,
+        /// What was asked for.
+        asked: f64,
+        /// The most possible.
+        most: f64,
+    },
+    /// A file cannot be read.
+    #[error("{file}: {source}")]
+    ReadFile {
+        /// The file.
+        file: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An analysis.
+    #[error(transparent)]
+    Elastic(Box<crate::elastic::Error>),
     /// Scales and zero points could not be decided.
     #[error("{file}: {source}")]
     Quantize {

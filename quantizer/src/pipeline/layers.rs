@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::describe::dtype_name;
 use crate::data::Samples;
+use crate::diagnose::WeightLaw;
 use crate::exec::{self, Runner};
-use crate::graph::{DataType, Graph, Node, Tensor};
+use crate::graph::{Graph, Node, Tensor};
 use crate::metrics::Sqnr;
+use crate::quantize::channel_axis;
+use crate::rate::shannon_bits;
 use crate::report::{Layer, Weights};
+use crate::{diagnose, qdq};
 
 /// A layer's output in both models.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,85 +98,81 @@ pub(super) fn quality(
 
 /// The quantized weights of each node, compared with those of the float node of the same name.
 pub(super) fn weights(float: &Graph, quantized: &Graph) -> Vec<Weights> {
-    let makers = quantized.producers();
     let nodes: BTreeMap<&str, &Node> = float.nodes.iter().map(|node| (node.name.as_str(), node)).collect();
-    let mut found = Vec::new();
-    for node in &quantized.nodes {
-        for (i, input) in node.inputs.iter().enumerate() {
-            let Some(dequantize) = makers.get(input.as_str()).map(|&at| &quantized.nodes[at]) else { continue };
-            let Some(parts) = constant(quantized, dequantize) else { continue };
-            let original = nodes
-                .get(node.name.as_str())
-                .and_then(|node| float.initializers.get(node.input(i)?))
-                .filter(|original| original.shape == parts.tensor.shape);
-            let values = parts.real();
-            let reference = original.map_or_else(|| values.clone(), Tensor::to_f32);
-            let sqnr_db = original.is_some().then(|| {
-                let mut sqnr = Sqnr::default();
-                sqnr.add(&reference, &values);
-                sqnr.decibels()
-            });
-            let (min, max) = reference
-                .iter()
-                .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &v| (a.min(v.into()), b.max(v.into())));
-            found.push(Weights {
-                node: node.name.clone(),
-                op_type: node.op_type.clone(),
-                shape: parts.tensor.shape.clone(),
-                dtype: dtype_name(parts.tensor.dtype).to_owned(),
-                per_channel: parts.scales.len() > 1,
-                min,
-                max,
-                sqnr_db,
-            });
+    let describe = |found: &qdq::IntegerWeights<'_>| {
+        let original = nodes
+            .get(found.node.name.as_str())
+            .and_then(|node| float.initializers.get(node.input(found.input)?))
+            .filter(|original| original.shape == found.tensor.shape);
+        let values = found.real();
+        let reference = original.map_or_else(|| values.clone(), Tensor::to_f32);
+        let sqnr_db = original.is_some().then(|| {
+            let mut sqnr = Sqnr::default();
+            sqnr.add(&reference, &values);
+            sqnr.decibels()
+        });
+        let (min, max) =
+            reference.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &v| (a.min(v.into()), b.max(v.into())));
+        Weights {
+            node: found.node.name.clone(),
+            op_type: found.node.op_type.clone(),
+            tensor: found.name.to_owned(),
+            shape: found.tensor.shape.clone(),
+            dtype: dtype_name(found.tensor.dtype).to_owned(),
+            per_channel: found.has_scales(),
+            min,
+            max,
+            sqnr_db,
+            law: law(found.node, &reference, &found.tensor.shape),
+            stored_bits: found.tensor.dtype.bits(),
+            entropy_bits: shannon_bits(&found.levels()),
         }
-    }
-    found
+    };
+    qdq::weights(quantized).iter().map(describe).collect()
 }
 
-/// A quantized constant.
-struct Constant<'g> {
-    tensor: &'g Tensor,
-    scales: Vec<f32>,
-    zero_points: Vec<i64>,
-    axis: usize,
+/// The constant weights of the linear nodes of a float graph. Their entropy is that of 8-bit integers with a scale for
+/// each output channel.
+pub(super) fn float_weights(graph: &Graph) -> Vec<Weights> {
+    let describe = |node: &Node| {
+        let linear = diagnose::input_axis(node, 2).is_some();
+        let name = node.input(1).filter(|_| linear)?;
+        let tensor = graph.initializers.get(name).filter(|tensor| !tensor.is_empty())?;
+        let values = tensor.to_f32();
+        let levels = diagnose::int8_levels(&values, &tensor.shape, channel_axis(node, tensor.shape.len()));
+        let (min, max) = range(&values);
+        Some(Weights {
+            node: node.name.clone(),
+            op_type: node.op_type.clone(),
+            tensor: name.to_owned(),
+            shape: tensor.shape.clone(),
+            dtype: dtype_name(tensor.dtype).to_owned(),
+            per_channel: true,
+            min,
+            max,
+            sqnr_db: None,
+            law: law(node, &values, &tensor.shape),
+            stored_bits: tensor.dtype.bits(),
+            entropy_bits: shannon_bits(&levels),
+        })
+    };
+    graph.nodes.iter().filter_map(describe).collect()
 }
 
-/// The constant a DequantizeLinear makes real, unless it is a bias or quantized in blocks.
-fn constant<'g>(graph: &'g Graph, node: &Node) -> Option<Constant<'g>> {
-    if node.op_type != "DequantizeLinear" || node.int("block_size", 0) != 0 {
-        return None;
-    }
-    let tensor = graph.initializers.get(node.input(0)?)?;
-    if tensor.dtype == DataType::I32 || tensor.is_empty() {
-        return None;
-    }
-    let scales = graph.initializers.get(node.input(1)?)?.to_f32();
-    let zero_points = node.input(2).and_then(|name| graph.initializers.get(name)).map(Tensor::to_i64);
-    let axis = crate::graph::eval::normalize_axis(node.int("axis", 1), tensor.shape.len()).unwrap_or(0);
-    let fits = scales.len() == 1 || tensor.shape.get(axis) == Some(&scales.len());
-    let zero_points = zero_points.unwrap_or_else(|| vec![0; scales.len()]);
-    (fits && zero_points.len() == scales.len()).then_some(Constant { tensor, scales, zero_points, axis })
+fn law(node: &Node, values: &[f32], shape: &[usize]) -> WeightLaw {
+    let rank = shape.len();
+    WeightLaw::of(values, shape, channel_axis(node, rank), diagnose::input_axis(node, rank))
 }
 
-impl Constant<'_> {
-    /// The real values.
-    fn real(&self) -> Vec<f32> {
-        let inner: usize = self.tensor.shape.iter().skip(self.axis + 1).product();
-        let channels = self.scales.len();
-        let integers = self.tensor.to_i64();
-        let real = |(i, q): (usize, i64)| {
-            let channel = i / inner.max(1) % channels;
-            (q - self.zero_points[channel]) as f32 * self.scales[channel]
-        };
-        integers.into_iter().enumerate().map(real).collect()
-    }
+/// Lowest and highest value.
+fn range(values: &[f32]) -> (f64, f64) {
+    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &v| (a.min(v.into()), b.max(v.into())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::Attr;
+    use crate::graph::{Attr, DataType};
 
     fn graphs() -> (Graph, Graph) {
         let mut float = Graph { nodes: vec![Node::new("Gemm", "fc", ["x", "w"], ["y"])], ..Graph::default() };
@@ -209,5 +209,7 @@ mod tests {
         assert_eq!((w.min, w.max), (-2.0, 1.0));
         // Signal 1 + 4 + 0.25 + 0.04 = 5.29, noise 0.05² = 0.0025: 33.255 dB.
         assert!((w.sqnr_db.expect("compared") - 33.255).abs() < 1e-2, "{w:?}");
+        // Levels 1, −2, 2, 1.
+        assert_eq!((w.stored_bits, w.entropy_bits), (8, 1.5));
     }
 }

@@ -1,26 +1,38 @@
 //! From files to files: what `equant quantize` does, as a library function.
 
+mod allocate;
+mod analyze;
 mod calibrate;
 mod describe;
+mod equalized;
 mod error;
 mod evaluate;
 mod layers;
 mod observed;
+mod patches;
+mod prefix;
 mod progress;
+mod ranges;
+mod reconstruct;
+mod statistics;
+mod trial;
 mod verify;
 
 use std::path::{Path, PathBuf};
 
+pub use allocate::Budget;
+pub use analyze::{analyze, export, read_analysis};
 pub use describe::{dtype_name, macs, parameters, sample_shape, size, stem};
 pub use error::Error;
 pub use evaluate::{Comparison, Run, evaluate};
 pub use progress::{Progress, Silent};
+pub use statistics::statistics;
 
 use crate::compile::Compiled;
 use crate::data::Samples;
 use crate::exec::{self, Backend, Runner};
 use crate::graph::shape::infer_partial;
-use crate::graph::{Graph, support};
+use crate::graph::{DataType, Graph, support};
 use crate::metrics::Metric;
 use crate::passes::{self, Dims, PassReport};
 use crate::quantize::Config;
@@ -52,6 +64,11 @@ pub struct Request {
     pub strip_names: bool,
     /// What the models are judged by; `None` chooses by shapes and labels ([`Metric::choose`]).
     pub metric: Option<Metric>,
+    /// What the bits of layers must not exceed; `None` gives all layers those of the configuration.
+    pub budget: Option<Budget>,
+    /// How the quantized model is tuned to the float model's outputs; `None` leaves it as it is.
+    #[cfg(feature = "tune")]
+    pub tune: Option<crate::tune::Options>,
     /// The command line, for the report.
     pub command: String,
 }
@@ -162,6 +179,16 @@ pub fn choose_metric(
     }
 }
 
+/// The weights of a prepared graph alone, of either kind: the integer weights of a QDQ graph, of which the law is that of
+/// the values they stand for, or the float weights of the linear nodes, of which the entropy is that of their 8-bit
+/// integers.
+pub fn weights(graph: &Graph) -> Vec<report::Weights> {
+    match support::is_quantized(graph) {
+        true => layers::weights(&Graph::default(), graph),
+        false => layers::float_weights(graph),
+    }
+}
+
 /// The names of a graph's outputs.
 pub fn output_names(graph: &Graph) -> Vec<String> {
     graph.outputs.iter().map(|output| output.name.clone()).collect()
@@ -210,8 +237,8 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
     let test_metric = test.as_ref().map(|samples| metric(request.metric, graph, samples)).transpose()?;
 
     let calibrated = calibrate::calibrate(graph, &calibration, request, &file, &mut clock)?;
-    let calibrate::Calibrated { outcome, statistics } = calibrated;
-    let onnx = clock.step("export", 0, |_| Ok::<_, Error>(onnx::to_bytes(&qdq::export(graph, &outcome))))?;
+    let calibrate::Calibrated { graph: scaled, outcome, statistics, mixed } = calibrated;
+    let onnx = clock.step("export", 0, |_| Ok::<_, Error>(onnx::to_bytes(&qdq::export(&scaled, &outcome))))?;
     let label = format!("{}.int8.onnx", stem(&request.model));
     let (quantized, compiled) = clock.step("compile", 0, |_| {
         // What is compiled and verified is what was written, read back.
@@ -232,13 +259,15 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
         let run = Run { metric: unlabelled(graph), threads: request.threads };
         verify::verify(&models, &checked, run, advance).map_err(run_error)
     })?;
-    if let Some(reason) = verify::contradiction(&verification, &scores) {
+    let narrow = outcome.activations.values().any(|params| matches!(params.dtype, DataType::U4 | DataType::I4));
+    if let Some(reason) = verify::contradiction(&verification, &scores, narrow) {
         return Err(Error::Verification { file, reason });
     }
-    let pairs = layers::pairs(graph, &quantized);
+    // Layers are compared in the scales that were quantized.
+    let pairs = layers::pairs(&scaled, &quantized);
     let layers = clock.step("measure layers", checked.len(), |advance| {
         let names = |of: fn(&layers::Pair) -> &String| pairs.iter().map(|pair| of(pair).clone()).collect::<Vec<_>>();
-        let float = exec::runner(graph, &names(|p| &p.float), request.backend).map_err(run_error)?;
+        let float = exec::runner(&scaled, &names(|p| &p.float), request.backend).map_err(run_error)?;
         let simulation = quantized_runner(&quantized, &names(|p| &p.quantized), request.backend).map_err(run_error)?;
         layers::quality(&pairs, &*float, &*simulation, &checked, request.threads, advance).map_err(run_error)
     })?;
@@ -250,6 +279,7 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
         None => None,
     };
 
+    let weights = layers::weights(&scaled, &quantized);
     let report = Report {
         schema: report::SCHEMA,
         equant: env!("CARGO_PKG_VERSION"),
@@ -264,10 +294,12 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
         calibration: scores,
         verification,
         layers,
-        activations: observed::activations(graph, &outcome, &statistics),
-        weights: layers::weights(graph, &quantized),
+        activations: observed::activations(&scaled, &outcome, &statistics),
+        weight_bytes: report::WeightBytes::of(&weights),
+        weights,
         memory,
         passes: passes_applied(&prepared.passes),
+        mixed,
         notes: outcome.notes.clone(),
         float_islands: qdq::float_islands(&quantized),
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::describe::dtype_name;
 use crate::graph::Graph;
-use crate::observe::Statistics;
+use crate::observe::{LevelUse, Statistics};
 use crate::quantize::{Outcome, QParams};
 use crate::report::{Activation, Histogram, Observed};
 
@@ -40,37 +40,16 @@ pub(super) fn activations(
 }
 
 fn observed(statistics: &Statistics, params: &QParams, levels: (i32, i32)) -> Observed {
-    let scale = f64::from(params.scale);
-    let mut clipped = 0u64;
-    let mut uses: BTreeMap<i32, u64> = BTreeMap::new();
-    // A value less than half a step beyond the last level is rounded, not clipped.
-    for (centre, count) in centres(statistics) {
-        let level = (centre / scale).round_ties_even() + f64::from(params.zero_point);
-        if level < f64::from(levels.0) || level > f64::from(levels.1) {
-            clipped += count;
-        }
-        *uses.entry(level.clamp(levels.0.into(), levels.1.into()) as i32).or_default() += count;
-    }
-    let total = statistics.count() as f64;
-    let entropy_bits = uses.values().map(|&count| count as f64 / total).map(|share| -share * share.log2()).sum::<f64>();
+    let used = LevelUse::of(statistics, params.scale, params.zero_point, levels);
     Observed {
         count: statistics.count(),
         min: statistics.min().into(),
         max: statistics.max().into(),
-        clipped: clipped as f64 / total,
+        clipped: used.clipped,
         kurtosis: statistics.kurtosis(),
-        // A sum of nothing but -0.0 reads better as 0.
-        entropy_bits: entropy_bits.abs(),
+        entropy_bits: used.entropy_bits,
         histogram: histogram(statistics),
     }
-}
-
-/// The centres of the bins, with the zeros at 0.
-fn centres(statistics: &Statistics) -> impl Iterator<Item = (f64, u64)> {
-    let zeros = Some((0.0, statistics.zeros())).filter(|&(_, count)| count > 0);
-    let (min, max) = (f64::from(statistics.min()), f64::from(statistics.max()));
-    // The outermost bins reach beyond what was seen.
-    statistics.bins().map(move |(low, high, count)| ((0.5 * (low + high)).clamp(min, max), count)).chain(zeros)
 }
 
 fn histogram(statistics: &Statistics) -> Histogram {
@@ -78,7 +57,7 @@ fn histogram(statistics: &Statistics) -> Histogram {
     let bins = if end > start { BINS } else { 1 };
     let width = (end - start) / bins as f64;
     let mut counts = vec![0; bins];
-    for (centre, count) in centres(statistics) {
+    for (centre, count) in statistics.centres() {
         let bin = if width > 0.0 { (((centre - start) / width) as usize).min(bins - 1) } else { 0 };
         counts[bin] += count;
     }

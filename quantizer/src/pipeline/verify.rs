@@ -80,11 +80,18 @@ const MOST_STEPS: f64 = 4.0;
 const MARGIN_DB: f64 = 3.0;
 /// Share of samples that must have equal classes: all but one of [`super::CHECKED`].
 const LEAST_AGREEMENT: f64 = 0.98;
+/// With activations of 4 bits, two steps of 16 that are chosen differently lie 17 steps of 255 apart.
+const NARROW_STEP: f64 = 17.0;
+/// And one that is chosen differently decides a close race more often.
+const LEAST_AGREEMENT_NARROW: f64 = 0.95;
 
 /// What contradicts the claim that the plan computes what the file says, if anything does.
-pub(super) fn contradiction(check: &Verification, scores: &Evaluation) -> Option<String> {
+/// `narrow`: some activations have 4 bits.
+pub(super) fn contradiction(check: &Verification, scores: &Evaluation, narrow: bool) -> Option<String> {
+    let most_steps = if narrow { NARROW_STEP * MOST_STEPS } else { MOST_STEPS };
+    let least_agreement = if narrow { LEAST_AGREEMENT_NARROW } else { LEAST_AGREEMENT };
     let noise = scores.of("simulation").and_then(|scores| scores.sqnr_db).unwrap_or_default();
-    if check.max_error_steps > MOST_STEPS {
+    if check.max_error_steps > most_steps {
         return Some(format!(
             "an output of the plan differs from the simulation of the exported file by {:.2} steps of 255",
             check.max_error_steps
@@ -98,7 +105,7 @@ pub(super) fn contradiction(check: &Verification, scores: &Evaluation) -> Option
     }
     // With few samples one alone may miss the share.
     let others = check.agreement.map_or(0.0, |agreement| (1.0 - agreement) * check.samples as f64);
-    if others > (1.0 - LEAST_AGREEMENT) * check.samples as f64 && others > 1.5 {
+    if others > (1.0 - least_agreement) * check.samples as f64 && others > 1.5 {
         return Some(format!(
             "plan and simulation of the exported file classify {others:.0} of {} samples differently",
             check.samples
@@ -127,14 +134,16 @@ mod tests {
     #[test]
     fn disagreement_is_named() {
         let good = Verification { samples: 64, max_error_steps: 1.0, agreement: Some(63.0 / 64.0), sqnr_db: 50.0 };
-        assert_eq!(contradiction(&good, &scores(30.0)), None);
+        assert_eq!(contradiction(&good, &scores(30.0), false), None);
+        let far = Verification { max_error_steps: 60.0, ..good.clone() };
+        assert_eq!(contradiction(&far, &scores(30.0), true), None);
         let cases = [
             (Verification { max_error_steps: 5.0, ..good.clone() }, "5.00 steps"),
             (Verification { sqnr_db: 32.0, ..good.clone() }, "SQNR of 32.0 dB"),
             (Verification { agreement: Some(62.0 / 64.0), ..good }, "2 of 64"),
         ];
         for (check, part) in cases {
-            let reason = contradiction(&check, &scores(30.0)).expect("a contradiction");
+            let reason = contradiction(&check, &scores(30.0), false).expect("a contradiction");
             assert!(reason.contains(part), "{reason}");
         }
     }

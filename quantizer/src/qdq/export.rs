@@ -4,18 +4,42 @@ use std::collections::BTreeMap;
 
 use super::float_ranges::{self, FLOAT_RANGES};
 use super::names::Names;
-use crate::graph::{Attr, Graph, Node, Tensor};
-use crate::quantize::{Layer, Outcome, QParams};
+use crate::graph::{Attr, DataType, Graph, Node, Tensor};
+use crate::quantize::{self, Layer, Outcome, QParams};
 
 /// The first operator set whose QuantizeLinear knows 16 and 4 bits.
 const OPSET: i64 = 21;
+
+/// How weights of 4 bits are stored in a file. Their values are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub enum Container {
+    /// Two to a byte, as ONNX INT4 or UINT4 (opset 21): the small file. ONNX Runtime's CPU provider has no integer kernels
+    /// for it: it turns weights to float in every run.
+    #[default]
+    Packed,
+    /// INT8 with values in `-8..=7`: twice as large, and every runtime with integer kernels uses them.
+    Int8,
+}
+
+impl Container {
+    /// The weights as the file holds them, and their zero point.
+    fn store(self, layer: &Layer) -> (Tensor, i32) {
+        let weights = &layer.weights;
+        if self == Self::Packed || !matches!(weights.dtype, DataType::I4 | DataType::U4) {
+            return (weights.clone(), layer.zero_point());
+        }
+        let steps: Vec<i32> = weights.to_i64().into_iter().map(|q| q as i32 - layer.zero_point()).collect();
+        (Tensor::from_ints(DataType::I8, &weights.shape, &steps), 0)
+    }
+}
 
 /// The QDQ graph of an outcome: opset 21 or the model's own, raw payloads, with metadata of how it was made.
 ///
 /// Float values keep their names: `x` is quantized to `x_quantized`, and its readers read `x_dequantized`, with
 /// `x_scale` and `x_zero_point`; weights `w` become the initializer `w_quantized`, read as `w_dequantized`.
 /// A graph output that is quantized is the exception: it carries dequantized values under its own name, and
-/// `x_float` is what is quantized. Float weights that nobody reads any more are gone.
+/// `x_float` is what is quantized. Float constants that stay are rounded to what an integer runtime stores of them. Float
+/// weights that nobody reads any more are gone.
 pub fn export(graph: &Graph, outcome: &Outcome) -> Graph {
     let mut out = Graph {
         name: graph.name.clone(),
@@ -31,6 +55,7 @@ pub fn export(graph: &Graph, outcome: &Outcome) -> Graph {
     if !outcome.float_ranges.is_empty() {
         out.metadata.insert(FLOAT_RANGES.to_owned(), float_ranges::to_text(&outcome.float_ranges));
     }
+    out.initializers.extend(quantize::rounded(graph, outcome));
     let mut export = Export { outcome, names: Names::of(graph), dequantized: BTreeMap::new(), out };
     for (name, tensor) in &graph.initializers {
         if let Some(params) = outcome.activations.get(name) {
@@ -63,6 +88,11 @@ impl Export<'_> {
                 input.clone_from(name);
             }
         }
+        if let Some(tensor) = self.outcome.constants.get(&node.name)
+            && let Some(at) = node.inputs.iter().position(|name| graph.initializers.contains_key(name))
+        {
+            copy.inputs[at] = self.initializer(format!("{}_corrected", node.inputs[at]), tensor.clone());
+        }
         if let Some(layer) = self.outcome.layers.get(&node.name) {
             self.layer(node, &mut copy, layer);
         }
@@ -93,7 +123,7 @@ impl Export<'_> {
         };
         let q = self.names.fresh(format!("{name}_QuantizeLinear"));
         self.out.nodes.push(Node::new("QuantizeLinear", q, [float, &scale, &zero_point], [quantized.clone()]));
-        self.dequantize(name, [quantized, scale, zero_point], &dequantized, None);
+        self.dequantize(name, [quantized, scale, zero_point], &dequantized, &[]);
         self.dequantized.insert(name.to_owned(), dequantized);
     }
 
@@ -112,51 +142,56 @@ impl Export<'_> {
         let tensor = Tensor::from_ints(params.dtype, &tensor.shape, &values);
         let quantized = self.initializer(format!("{name}_quantized"), tensor);
         let dequantized = self.names.fresh(format!("{name}_dequantized"));
-        self.dequantize(name, [quantized, scale, zero_point], &dequantized, None);
+        self.dequantize(name, [quantized, scale, zero_point], &dequantized, &[]);
         self.dequantized.insert(name.to_owned(), dequantized);
     }
 
     fn layer(&mut self, node: &Node, copy: &mut Node, layer: &Layer) {
         let stem = node.inputs[1].clone();
-        let dtype = layer.weights.dtype;
-        let quantized = self.initializer(format!("{stem}_quantized"), layer.weights.clone());
-        let scale = self.scales(&stem, &layer.scales);
-        let zero_point = self.zero_points(&stem, dtype, layer.scales.len());
+        let (weights, zero_point) = self.outcome.container.store(layer);
+        let (dtype, shape) = (weights.dtype, layer.scale_shape());
+        let quantized = self.initializer(format!("{stem}_quantized"), weights);
+        let scale = self.scales(&stem, &shape, &layer.scales);
+        let zero_point = self.zero_points(&stem, dtype, &shape, zero_point);
         copy.inputs[1] = self.names.fresh(format!("{stem}_dequantized"));
-        let axis = (layer.scales.len() > 1).then_some(layer.axis);
-        self.dequantize(&stem, [quantized, scale, zero_point], &copy.inputs[1], axis);
+        let along = match layer.block {
+            Some(block) => vec![("axis", layer.input_axis()), ("block_size", block)],
+            None if layer.scales.len() > 1 => vec![("axis", layer.axis)],
+            None => Vec::new(),
+        };
+        self.dequantize(&stem, [quantized, scale, zero_point], &copy.inputs[1], &along);
         let (Some(bias), Some(stem)) = (&layer.bias, node.input(2)) else { return };
+        let shape: &[usize] = if bias.scales.len() == 1 { &[] } else { &[bias.scales.len()] };
         let quantized = self.initializer(format!("{stem}_quantized"), bias.values.clone());
-        let scale = self.scales(stem, &bias.scales);
-        let zero_point = self.zero_points(stem, bias.values.dtype, bias.scales.len());
+        let scale = self.scales(stem, shape, &bias.scales);
+        let zero_point = self.zero_points(stem, bias.values.dtype, shape, 0);
         copy.inputs[2] = self.names.fresh(format!("{stem}_dequantized"));
-        let axis = (bias.scales.len() > 1).then_some(0);
-        self.dequantize(stem, [quantized, scale, zero_point], &copy.inputs[2], axis);
+        let along: &[(&str, usize)] = if shape.is_empty() { &[] } else { &[("axis", 0)] };
+        self.dequantize(stem, [quantized, scale, zero_point], &copy.inputs[2], along);
     }
 
-    fn dequantize(&mut self, stem: &str, inputs: [String; 3], output: &str, axis: Option<usize>) {
+    fn dequantize(&mut self, stem: &str, inputs: [String; 3], output: &str, along: &[(&str, usize)]) {
         let name = self.names.fresh(format!("{stem}_DequantizeLinear"));
         let mut node = Node::new("DequantizeLinear", name, inputs, [output]);
-        if let Some(axis) = axis {
-            node = node.with("axis", Attr::Int(axis as i64));
+        for &(attribute, value) in along {
+            node = node.with(attribute, Attr::Int(value as i64));
         }
         self.out.nodes.push(node);
     }
 
     fn params(&mut self, stem: &str, params: QParams) -> (String, String) {
-        let scale = self.scales(stem, &[params.scale]);
-        let tensor = Tensor::from_ints(params.dtype, &[], &[params.zero_point]);
-        (scale, self.initializer(format!("{stem}_zero_point"), tensor))
+        let scale = self.scales(stem, &[], &[params.scale]);
+        let zero_point = self.zero_points(stem, params.dtype, &[], params.zero_point);
+        (scale, zero_point)
     }
 
-    fn scales(&mut self, stem: &str, scales: &[f32]) -> String {
-        let shape: &[usize] = if scales.len() == 1 { &[] } else { &[scales.len()] };
+    fn scales(&mut self, stem: &str, shape: &[usize], scales: &[f32]) -> String {
         self.initializer(format!("{stem}_scale"), Tensor::from_f32(shape, scales))
     }
 
-    fn zero_points(&mut self, stem: &str, dtype: crate::graph::DataType, count: usize) -> String {
-        let shape: &[usize] = if count == 1 { &[] } else { &[count] };
-        self.initializer(format!("{stem}_zero_point"), Tensor::from_ints(dtype, shape, &vec![0; count]))
+    fn zero_points(&mut self, stem: &str, dtype: DataType, shape: &[usize], value: i32) -> String {
+        let values = vec![value; shape.iter().product()];
+        self.initializer(format!("{stem}_zero_point"), Tensor::from_ints(dtype, shape, &values))
     }
 
     fn initializer(&mut self, stem: String, tensor: Tensor) -> String {

@@ -84,6 +84,9 @@ impl Check<'_> {
                 Err(format!("its {what} is quantized per channel"))
             }
             DataType::U8 | DataType::I8 => Ok(linear),
+            DataType::U4 | DataType::I4 if i == 1 => Err(format!(
+                "its {what} take 4 bits each; ONNX Runtime has integer kernels for the int8 container only"
+            )),
             other => Err(format!("its {what} is {other:?}, not 8-bit")),
         }
     }

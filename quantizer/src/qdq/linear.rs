@@ -5,7 +5,7 @@ use crate::graph::{DataType, Graph, Node, Tensor};
 
 /// The constant parameters of a QuantizeLinear or DequantizeLinear node.
 #[derive(Debug, Clone)]
-pub(super) struct Linear {
+pub(crate) struct Linear {
     pub(super) scale: Tensor,
     /// Zero points, as many as scales; absent ones are 0.
     pub(super) zero_point: Vec<i64>,
@@ -17,7 +17,7 @@ pub(super) struct Linear {
 
 impl Linear {
     /// The parameters of `node`; `None` if it is neither of the two, or its parameters are not constant.
-    pub(super) fn of(graph: &Graph, node: &Node) -> Option<Self> {
+    pub(crate) fn of(graph: &Graph, node: &Node) -> Option<Self> {
         let constant = |i: usize| graph.initializers.get(node.input(i)?);
         let quantize = node.op_type == "QuantizeLinear";
         if !quantize && node.op_type != "DequantizeLinear" {
@@ -69,7 +69,7 @@ impl Linear {
     }
 
     /// Index of the scale for each element of a tensor of this shape; `None` when the parameters do not fit it.
-    fn index(&self, shape: &[usize]) -> Option<impl Fn(usize) -> usize + use<>> {
+    pub(crate) fn index(&self, shape: &[usize]) -> Option<impl Fn(usize) -> usize + use<>> {
         let (size, stride, block) = if self.per_tensor() {
             (1, usize::MAX, 1)
         } else {
@@ -78,13 +78,15 @@ impl Linear {
             (shape[axis], stride.max(1), self.block.max(1))
         };
         let blocks = size.div_ceil(block);
-        let outer = if self.blocked() { shape[..self.axis(shape.len())?].iter().product() } else { 1 };
         let blocked = self.blocked();
-        if !self.per_tensor() {
-            let expected = if blocked { outer * blocks * stride } else { size };
-            if expected != self.scale.len() {
+        if blocked {
+            let mut expected = shape.to_vec();
+            expected[self.axis(shape.len())?] = blocks;
+            if expected != self.scale.shape {
                 return None;
             }
+        } else if !self.per_tensor() && size != self.scale.len() {
+            return None;
         }
         Some(move |i: usize| match (blocked, stride == usize::MAX) {
             (_, true) => 0,

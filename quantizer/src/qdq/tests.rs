@@ -375,6 +375,86 @@ fn a_clip_is_redundant_where_its_bounds_are_the_last_levels() {
     assert_eq!(clip(1.0 / 1.0021), ["conv: Clip stands between it and QuantizeLinear"]);
 }
 
+fn four_bit_outcome() -> (Graph, Outcome) {
+    let graph = network();
+    let bits = "W4A4".parse().unwrap();
+    let outcome = outcome(&graph, &Config { bits, ..config() });
+    (graph, outcome)
+}
+
+#[test]
+fn four_bits_are_packed_or_in_bytes() {
+    let (graph, mut outcome) = four_bit_outcome();
+    let packed = export(&graph, &outcome);
+    assert_eq!(
+        (packed.initializers["v_quantized"].dtype, packed.initializers["v_quantized"].data.len()),
+        (DataType::I4, 18)
+    );
+    assert_eq!(
+        (packed.initializers["w_zero_point"].dtype, &packed.initializers["w_zero_point"].data),
+        (DataType::I4, &vec![0; 2])
+    );
+    assert_eq!(
+        (packed.initializers["x_zero_point"].dtype, packed.initializers["x_zero_point"].data.len()),
+        (DataType::U4, 1)
+    );
+    outcome.container = Container::Int8;
+    let bytes = export(&graph, &outcome);
+    for name in ["v_quantized", "v_zero_point", "w_quantized"] {
+        assert_eq!(bytes.initializers[name].dtype, DataType::I8, "{name}");
+        assert_eq!(bytes.initializers[name].to_i64(), packed.initializers[name].to_i64(), "{name}");
+    }
+    // Activations have no other container.
+    assert_eq!(bytes.initializers["x_zero_point"], packed.initializers["x_zero_point"]);
+    assert_eq!(simulate(&bytes), simulate(&packed));
+    // A layer of uint4 is around 8 when packed, around 0 in bytes.
+    let layer = outcome.layers.get_mut("fc").unwrap();
+    let shifted: Vec<i32> = layer.weights.to_i64().iter().map(|&q| q as i32 + 8).collect();
+    layer.weights = Tensor::from_ints(DataType::U4, &[3, 12], &shifted);
+    assert_eq!(export(&graph, &outcome), bytes);
+    outcome.container = Container::Packed;
+    let unsigned = export(&graph, &outcome);
+    assert_eq!(unsigned.initializers["v_zero_point"].to_i64(), [8; 3]);
+    assert_eq!(simulate(&unsigned), simulate(&packed));
+}
+
+#[test]
+fn scales_of_blocks_have_the_shape_of_the_weights() {
+    let (graph, mut outcome) = four_bit_outcome();
+    let layer = outcome.layers.get_mut("fc").unwrap();
+    // Twelve inputs in blocks of five: the last one has two.
+    layer.block = Some(5);
+    assert_eq!((layer.input_axis(), layer.scale_shape()), (1, vec![3, 3]));
+    layer.scales = (1..10).map(|i| i as f32 * 0.01).collect();
+    let out = export(&graph, &outcome);
+    let node = out.nodes.iter().find(|node| node.output() == "v_dequantized").unwrap();
+    assert_eq!((node.int("axis", -1), node.int("block_size", 0)), (1, 5));
+    assert_eq!(
+        (&out.initializers["v_scale"].shape, &out.initializers["v_zero_point"].shape),
+        (&vec![3, 3], &vec![3, 3])
+    );
+    let values = simulate(&out).initializers["v_dequantized"].to_f32();
+    let integers = outcome.layers["fc"].weights.to_i64();
+    for (i, value) in values.iter().enumerate() {
+        let scale = outcome.layers["fc"].scales[i / 12 * 3 + i % 12 / 5];
+        assert_eq!(*value, integers[i] as f32 * scale);
+    }
+}
+
+/// As checked against the nodes that ONNX Runtime 1.32 leaves after optimization.
+#[test]
+fn packed_weights_and_four_bit_activations_are_islands() {
+    let graph = network();
+    let islands = |bits: &str, container| {
+        let mut outcome = outcome(&graph, &Config { bits: bits.parse().unwrap(), ..config() });
+        outcome.container = container;
+        float_islands(&export(&graph, &outcome)).len()
+    };
+    assert_eq!(islands("W4A8", Container::Packed), 2);
+    assert_eq!(islands("W4A8", Container::Int8), 0);
+    assert_eq!(islands("W8A4", Container::Int8), 2);
+}
+
 fn third_party(name: &str) -> Graph {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/data/third_party_qdq").join(name);
     let mut graph = crate::onnx::read(&path).unwrap();
@@ -386,6 +466,8 @@ fn third_party(name: &str) -> Graph {
 fn files_of_other_tools() {
     // Name, convolutions and products that ONNX Runtime 1.32 leaves float.
     for (name, float) in [
+        ("dscnn_aimet_minmax_W4A8_pc.onnx", 10),
+        ("dscnn_ort_MinMax_W4A8_pc.onnx", 10),
         ("resnet8_aimet_minmax_W8A8_pc.onnx", 0),
         ("resnet8_modelopt_int8_max.onnx", 10),
         ("resnet8_nncf_fastBC_W8A8_pc.onnx", 1),

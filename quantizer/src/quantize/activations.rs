@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::placement::Group;
-use super::{Config, Error, QParams};
+use super::{Config, Error, QParams, RangeGroup, Width};
 use crate::graph::Graph;
 use crate::observe::{Levels, Range, Statistics};
 
@@ -18,15 +18,20 @@ pub(super) fn params(
     group: &Group,
     statistics: &BTreeMap<String, Statistics>,
     config: &Config,
+    ranges: &BTreeMap<String, Range>,
 ) -> Result<Chosen, Error> {
-    let (dtype, levels) = (config.activations.dtype(), config.activations.levels());
+    let width = width(graph, group, config);
+    let (dtype, levels) = (config.activations.dtype(width), config.activations.levels(width));
     if group.is_softmax {
         // Probabilities: every multiple of 1/256 below 1, whatever the samples show.
-        let params = QParams { dtype, scale: 1.0 / 256.0, zero_point: levels.low };
+        let (scale, zero_point) =
+            if levels.symmetric { (1.0 / levels.high as f32, 0) } else { (1.0 / 256.0, levels.low) };
+        let params = QParams { dtype, scale, zero_point };
         return Ok(Chosen { params, note: None });
     }
     let seen = seen(graph, group, statistics)?;
-    let mut range = config.observer().range(&seen, levels);
+    let chosen = group.values.first().and_then(|value| ranges.get(value)).copied();
+    let mut range = chosen.unwrap_or_else(|| config.observer().range(&seen, levels));
     for &number in &group.numbers {
         range = Range::around_zero(range.low.min(number.into()), range.high.max(number.into()));
     }
@@ -36,6 +41,27 @@ pub(super) fn params(
     }
     let note = (range.high <= range.low).then_some("was zero in every sample; its scale is 1");
     Ok(Chosen { params: QParams { dtype, scale, zero_point }, note })
+}
+
+pub(super) fn range_group(
+    graph: &Graph,
+    group: Group,
+    statistics: &BTreeMap<String, Statistics>,
+    config: &Config,
+) -> Result<RangeGroup, Error> {
+    let seen = seen(graph, &group, statistics)?;
+    let levels = config.activations.levels(width(graph, &group, config));
+    Ok(RangeGroup { value: group.values.first().cloned().unwrap_or_default(), values: group.values, seen, levels })
+}
+
+/// Bits of a group: the most that one of the layers reading it asks for.
+fn width(graph: &Graph, group: &Group, config: &Config) -> Width {
+    if group.is_softmax {
+        return Width::Eight;
+    }
+    let readers = graph.nodes.iter().filter(|node| node.inputs.iter().any(|name| group.values.contains(name)));
+    let layers = readers.filter_map(|node| config.layers.get(&node.name));
+    layers.map(|bits| bits.activations).max().unwrap_or(config.bits.activations)
 }
 
 /// What is known of all sources and constants of a group together.
@@ -62,8 +88,9 @@ fn seen(graph: &Graph, group: &Group, statistics: &BTreeMap<String, Statistics>)
 /// executors drop it. Rounding may have carried the end of the range just past the bound.
 pub(super) fn within(scale: f32, zero_point: i32, bounds: (f32, f32), levels: Levels) -> (f32, i32) {
     let (low, high) = bounds;
-    // Zero is always a level, so a clamp that does not let it through is not redundant.
-    if !(low <= 0.0 && high >= 0.0) {
+    // Zero is always a level, so a clamp that does not let it through is not redundant; levels on both sides of a fixed
+    // zero point make no clamp redundant.
+    if levels.symmetric || !(low <= 0.0 && high >= 0.0) {
         return (scale, zero_point);
     }
     let zero_point = if low == 0.0 { levels.low } else { zero_point };

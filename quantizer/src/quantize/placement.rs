@@ -9,7 +9,7 @@
 //! - *Gemm and MatMul may write float*: their outputs are quantized only where a reader needs it. So logits and
 //!   attention scores keep full precision.
 //! - *Add, LayerNormalization and Softmax take what they get*: the residual stream of a transformer stays in float
-//!   (16-bit integers in a plan), the residual sums of a convolutional network are 8-bit as all around them is.
+//!   (32-bit integers in a plan), the residual sums of a convolutional network are 8-bit as all around them is.
 //! - *A function of one value is a table*, quantized at both ends only (see [`super::chains`]).
 //! - *Operators that move data keep parameters*: Reshape, Transpose, MaxPool, Concat, Pad and their like do not
 //!   requantize; their inputs and outputs form one group.

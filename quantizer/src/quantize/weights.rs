@@ -1,8 +1,8 @@
-//! Weights and biases: symmetric int8 weights, int32 biases.
+//! Weights and biases: symmetric int8 or int4 weights, int32 biases.
 
 use std::collections::BTreeMap;
 
-use super::{Config, Error, QParams};
+use super::{Config, Error, QParams, Width};
 use crate::graph::{DataType, Graph, Node, Tensor};
 use crate::observe::{Levels, Range};
 
@@ -12,14 +12,48 @@ const BIAS_LIMIT: f64 = (1u32 << 30) as f64;
 /// Quantized weights and bias of one Conv, Gemm or MatMul.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
-    /// int8 weights in the model's shape; zero point 0.
+    /// Weights in the model's shape: int8 or int4, or uint4 whose zero point is 8.
     pub weights: Tensor,
-    /// One scale, or one for each output channel.
+    /// One scale, or one for each output channel, or with `block` a tensor of the weights' shape in which the blocked
+    /// axis counts blocks.
     pub scales: Vec<f32>,
     /// The axis of the output channels.
     pub axis: usize,
     /// The bias, if the node has one.
     pub bias: Option<Bias>,
+    /// Elements along [`Layer::input_axis`] that share a scale; the last block may be shorter.
+    pub block: Option<usize>,
+}
+
+impl Layer {
+    /// The zero point of the weights' type: its middle.
+    pub fn zero_point(&self) -> i32 {
+        if self.weights.dtype == DataType::U4 { 8 } else { 0 }
+    }
+
+    /// The axis of the weights that is summed over, along which blocks run: the other one of a matrix, the input channels
+    /// of a convolution.
+    pub fn input_axis(&self) -> usize {
+        match self.axis {
+            0 => 1,
+            axis => axis - 1,
+        }
+    }
+
+    /// The shape of the scales.
+    pub fn scale_shape(&self) -> Vec<usize> {
+        match self.block {
+            Some(block) => {
+                let mut shape = self.weights.shape.clone();
+                if let Some(size) = shape.get_mut(self.input_axis()) {
+                    *size = size.div_ceil(block.max(1));
+                }
+                shape
+            }
+            None if self.scales.len() == 1 => Vec::new(),
+            None => vec![self.scales.len()],
+        }
+    }
 }
 
 /// A quantized bias; zero point 0.
@@ -32,6 +66,20 @@ pub struct Bias {
 }
 
 impl Bias {
+    /// Quantizes a bias for the scale of the input and the weight scales.
+    pub fn new(bias: impl Iterator<Item = f64>, input_scale: f32, weight_scales: &[f32]) -> Self {
+        let scales: Vec<f32> = weight_scales.iter().map(|scale| input_scale * scale).collect();
+        let values: Vec<i32> =
+            bias.enumerate().map(|(i, b)| round(b, scales[i % scales.len()].into(), -i32::MAX, i32::MAX)).collect();
+        Self { values: Tensor::from_ints(DataType::I32, &[values.len()], &values), scales }
+    }
+
+    /// The real values.
+    pub fn real(&self) -> Vec<f64> {
+        let scale = |i: usize| f64::from(self.scales[i % self.scales.len()]);
+        self.values.to_i64().iter().enumerate().map(|(i, &q)| q as f64 * scale(i)).collect()
+    }
+
     /// Adds `shift` (real values, one for each output channel) to the bias.
     pub fn add(&mut self, shift: &[f64]) {
         let count = self.scales.len().max(1);
@@ -84,8 +132,7 @@ pub(super) fn quantize(
     let channels = weights.shape.get(axis).copied().unwrap_or(1);
     let stride: usize = weights.shape.get(axis + 1..).unwrap_or_default().iter().product();
     let channel_of = |i: usize| if config.per_channel { i / stride.max(1) % channels.max(1) } else { 0 };
-    let limit = if config.reduce_range { 64 } else { 127 };
-    let levels = Levels { low: -limit, high: limit, symmetric: true };
+    let (dtype, levels) = levels(config, &node.name);
 
     let mut largest = vec![0f32; if config.per_channel { channels } else { 1 }];
     for (i, value) in values.iter().enumerate() {
@@ -109,19 +156,37 @@ pub(super) fn quantize(
     let quantized: Vec<i32> = values
         .iter()
         .enumerate()
-        .map(|(i, &value)| round(value.into(), scales[channel_of(i)].into(), f64::from(limit)))
+        .map(|(i, &value)| round(value.into(), scales[channel_of(i)].into(), levels.low, levels.high))
         .collect();
-    let bias = bias.map(|bias| {
-        let scales: Vec<f32> = scales.iter().map(|scale| input.scale * scale).collect();
-        let values: Vec<i32> = bias
-            .iter()
-            .enumerate()
-            .map(|(i, &b)| round(b.into(), scales[i % scales.len()].into(), f64::from(i32::MAX)))
-            .collect();
-        Bias { values: Tensor::from_ints(DataType::I32, &[values.len()], &values), scales }
-    });
-    let weights = Tensor::from_ints(DataType::I8, &weights.shape, &quantized);
-    Ok(Some(Layer { weights, scales, axis, bias }))
+    let bias = bias.map(|bias| Bias::new(bias.iter().map(|&b| b.into()), input.scale, &scales));
+    let weights = Tensor::from_ints(dtype, &weights.shape, &quantized);
+    Ok(Some(Layer { weights, scales, axis, bias, block: None }))
+}
+
+/// Element type and levels of the weights of node `name`.
+pub(crate) fn levels(config: &Config, name: &str) -> (DataType, Levels) {
+    match config.bits_of(name).weights {
+        Width::Four => (DataType::I4, Levels { low: -8, high: 7, symmetric: true }),
+        Width::Eight => {
+            let limit = if config.reduce_range { 64 } else { 127 };
+            (DataType::I8, Levels { low: -limit, high: limit, symmetric: true })
+        }
+    }
+}
+
+/// The least weight scale with which a bias fits, for the scale of the input.
+pub(crate) fn least_scale(bias: f64, input_scale: f32) -> f32 {
+    (bias.abs() / (f64::from(input_scale) * BIAS_LIMIT)) as f32
+}
+
+/// A bias that stays float, one value for each output, rounded to whole steps of the sums it is added to.
+pub(crate) fn on_sum_grid(bias: impl Iterator<Item = f64>, input_scale: f32, weight_scales: &[f32]) -> Vec<f32> {
+    bias.enumerate()
+        .map(|(i, b)| {
+            let step = f64::from(input_scale) * f64::from(weight_scales[i % weight_scales.len()]);
+            ((b / step).round_ties_even() * step) as f32
+        })
+        .collect()
 }
 
 /// Enlarges weight scales so that every bias is at most [`BIAS_LIMIT`] steps. Returns how many.
@@ -129,16 +194,16 @@ fn make_room(scales: &mut [f32], bias: &[f32], input_scale: f32) -> usize {
     let before = scales.to_vec();
     let count = scales.len();
     for (i, &b) in bias.iter().enumerate() {
-        let least = (f64::from(b.abs()) / (f64::from(input_scale) * BIAS_LIMIT)) as f32;
+        let least = least_scale(b.into(), input_scale);
         let scale = &mut scales[i % count];
         *scale = scale.max(least);
     }
     scales.iter().zip(&before).filter(|(a, b)| a != b).count()
 }
 
-/// Half to even, within ±limit.
-fn round(value: f64, scale: f64, limit: f64) -> i32 {
-    (value / scale).round_ties_even().clamp(-limit, limit) as i32
+/// Half to even, within the levels.
+fn round(value: f64, scale: f64, low: i32, high: i32) -> i32 {
+    (value / scale).round_ties_even().clamp(low.into(), high.into()) as i32
 }
 
 fn finite(node: &Node, i: usize, tensor: &Tensor) -> Result<Vec<f32>, Error> {

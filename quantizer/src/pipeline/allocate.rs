@@ -1,0 +1,286 @@
+//! Bits for each layer within a budget: what each layer's narrower options do to the outputs is measured one layer at a
+//! time, an allocation is chosen by these figures, and the choice is rounded and measured as a whole.
+
+use std::collections::BTreeMap;
+
+use super::reconstruct::reconstruct;
+use super::trial::{Judged, Trial};
+use super::{Error, Request, describe, ranges};
+use crate::allocate::{self, Allocation, LayerOptions, OptionRow, Table, quantnas};
+use crate::data::Samples;
+use crate::graph::shape::infer_partial;
+use crate::graph::{Graph, Node};
+use crate::observe::Statistics;
+use crate::quantize::{self, Bias, Bits, Config, Outcome, Rounding, Width};
+use crate::report;
+
+/// Points of the trade-off shown in the report.
+const FRONT: usize = 40;
+/// Tries at most to meet a budget of SQNR.
+const MOST_TRIES: usize = 6;
+
+/// What must not be exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub enum Budget {
+    /// Bytes of quantized weights.
+    Flash(u64),
+    /// Σ multiply-accumulates × bits of weights × bits of activations, for one sample.
+    BitOps(f64),
+    /// The least SQNR of the outputs, in dB, on calibration samples.
+    Sqnr(f64),
+}
+
+impl std::str::FromStr for Budget {
+    type Err = String;
+
+    /// `flash=100KiB`, `bitops=120M` or `sqnr=30`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || "use flash=100KiB, bitops=120M or sqnr=30".to_owned();
+        let (what, amount) = text.split_once('=').ok_or_else(wrong)?;
+        let digits = amount.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let factor = match amount[digits.len()..].to_ascii_lowercase().as_str() {
+            "" | "b" | "db" => 1.0,
+            "k" | "kb" => 1e3,
+            "m" | "mb" => 1e6,
+            "g" | "gb" => 1e9,
+            "kib" => 1024.0,
+            "mib" => 1024.0 * 1024.0,
+            _ => return Err(wrong()),
+        };
+        let number: f64 = digits.parse().map_err(|_| wrong())?;
+        let amount = number * factor;
+        match what {
+            "flash" if amount >= 0.0 => Ok(Self::Flash(amount as u64)),
+            "bitops" if amount >= 0.0 => Ok(Self::BitOps(amount)),
+            "sqnr" if amount.is_finite() => Ok(Self::Sqnr(amount)),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl std::fmt::Display for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Flash(bytes) => write!(f, "{} of weights", report::numbers::bytes(*bytes)),
+            Self::BitOps(amount) => write!(f, "{} bit operations", report::numbers::count(*amount as u64)),
+            Self::Sqnr(db) => write!(f, "{db} dB"),
+        }
+    }
+}
+
+impl Budget {
+    /// The options of a layer, the widest first: bits that do not save what the budget counts are none.
+    fn options(self, base: Bits) -> Vec<Bits> {
+        let weights = [Width::Eight, Width::Four];
+        let activations: &[Width] = match self {
+            Self::BitOps(_) => &weights,
+            _ => &[base.activations],
+        };
+        weights
+            .iter()
+            .flat_map(|&weights| activations.iter().map(move |&activations| Bits { weights, activations }))
+            .collect()
+    }
+}
+
+/// What a search works on.
+pub(super) struct Search<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) statistics: &'a BTreeMap<String, Statistics>,
+    pub(super) samples: &'a Samples,
+    pub(super) trial: &'a Trial<'a>,
+    pub(super) request: &'a Request,
+    pub(super) file: &'a str,
+    pub(super) budget: Budget,
+}
+
+/// An allocation, rounded and measured.
+struct Attempt {
+    judged: Judged,
+    allocation: Allocation,
+}
+
+impl Search<'_> {
+    /// Finds bits for every layer; `base` is the model with 8-bit weights everywhere, rounded.
+    pub(super) fn run(&self, base: &Judged, advance: &dyn Fn(usize)) -> Result<(Judged, report::Mixed), Error> {
+        let table = self.measure(base, advance)?;
+        let refused = |source| Error::Budget { file: self.file.to_owned(), budget: self.budget.to_string(), source };
+        let mut mixed = report::Mixed {
+            budget: self.budget.to_string(),
+            front: allocate::front(&table, FRONT).map_err(refused)?,
+            tried: Vec::new(),
+            layers: Vec::new(),
+            table,
+        };
+        let best = match self.budget {
+            Budget::Flash(bytes) => self.cheap_enough(base, bytes as f64, &mut mixed)?,
+            Budget::BitOps(amount) => self.cheap_enough(base, amount, &mut mixed)?,
+            Budget::Sqnr(db) => self.good_enough(base, db, &mut mixed)?,
+        };
+        let names = mixed.table.layers.iter().map(|layer| layer.name.clone());
+        mixed.layers = names.zip(self.bits(&best.allocation).into_iter().map(|bits| bits.to_string())).collect();
+        Ok((best.judged, mixed))
+    }
+
+    /// The best of what several methods find at this cost.
+    fn cheap_enough(&self, base: &Judged, limit: f64, mixed: &mut report::Mixed) -> Result<Attempt, Error> {
+        let refused = |source| Error::Budget { file: self.file.to_owned(), budget: self.budget.to_string(), source };
+        let table = mixed.table.clone();
+        let mut found = vec![
+            ("knapsack", allocate::least_damage(&table, limit).map_err(refused)?.allocation),
+            ("greedy by sensitivity", allocate::greedy(&table, limit).map_err(refused)?),
+        ];
+        let mut expected = quantnas::Expected::of(&table);
+        match quantnas::search_within(&table, limit, &mut expected, &quantnas::Settings::default()) {
+            Ok(nas) => found.push(("softmax with entropy penalty", nas.allocation)),
+            Err(quantnas::Error::Table(source)) => return Err(refused(source)),
+            Err(quantnas::Error::Objective(never)) => match never {},
+        }
+        let mut best: Option<Attempt> = None;
+        for (method, allocation) in found {
+            let attempt = self.attempt(base, method, allocation, mixed)?;
+            if best.as_ref().is_none_or(|best| attempt.judged.sqnr_db > best.judged.sqnr_db) {
+                best = Some(attempt);
+            }
+        }
+        best.ok_or_else(|| Error::Internal("no allocation was tried".into()))
+    }
+
+    /// The cheapest that is measured to be this good. Predictions err to both sides, so the damage allowed shrinks until
+    /// the measurement agrees.
+    fn good_enough(&self, base: &Judged, db: f64, mixed: &mut report::Mixed) -> Result<Attempt, Error> {
+        let most = || Error::SqnrBudget { file: self.file.to_owned(), asked: db, most: base.sqnr_db };
+        let mut allowed = noise(db) - noise(base.sqnr_db);
+        if allowed < 0.0 {
+            return Err(most());
+        }
+        let table = mixed.table.clone();
+        for _ in 0..MOST_TRIES {
+            let Ok(found) = allocate::least_cost(&table, allowed) else { break };
+            let attempt = self.attempt(base, "knapsack", found.allocation, mixed)?;
+            if attempt.judged.sqnr_db >= db {
+                return Ok(attempt);
+            }
+            allowed *= 0.6;
+        }
+        let widest = table.allocation(vec![0; table.layers.len()]);
+        let attempt = self.attempt(base, "all at 8 bits", widest, mixed)?;
+        if attempt.judged.sqnr_db >= db { Ok(attempt) } else { Err(most()) }
+    }
+
+    fn attempt(
+        &self,
+        base: &Judged,
+        method: &'static str,
+        allocation: Allocation,
+        mixed: &mut report::Mixed,
+    ) -> Result<Attempt, Error> {
+        let layers = mixed.table.layers.iter().map(|layer| layer.name.clone()).zip(self.bits(&allocation)).collect();
+        let config = Config { layers, ..self.request.config.clone() };
+        let outcome = self.quantize(&config)?;
+        let outcome = reconstruct(self.graph, &outcome, &config, self.samples, self.request, self.file, &|_| ())?;
+        let judged = self.trial.judge(self.graph, outcome, &|_| ())?;
+        mixed.tried.push(report::Tried {
+            method,
+            cost: allocation.cost,
+            predicted_db: -10.0 * libm::log10(noise(base.sqnr_db) + allocation.damage),
+            measured_db: judged.sqnr_db,
+            added_noise: (noise(judged.sqnr_db) - noise(base.sqnr_db)).max(0.0),
+        });
+        Ok(Attempt { judged, allocation })
+    }
+
+    fn bits(&self, allocation: &Allocation) -> Vec<Bits> {
+        let options = self.budget.options(self.request.config.bits);
+        allocation.choice.iter().map(|&choice| options[choice]).collect()
+    }
+
+    fn quantize(&self, config: &Config) -> Result<Outcome, Error> {
+        let ranges = match config.observer {
+            Some(_) => BTreeMap::new(),
+            None => {
+                let request = Request { config: config.clone(), ..self.request.clone() };
+                ranges::choose(self.graph, self.statistics, self.samples, &request, self.file)?
+            }
+        };
+        quantize::quantize_with(self.graph, self.statistics, config, &ranges)
+            .map_err(|source| Error::Quantize { file: self.file.to_owned(), source: Box::new(source) })
+    }
+
+    /// What each option of each layer costs, and how much noise, as a share of the signal, it adds to the outputs of the
+    /// model in which every other layer has 8 bits.
+    pub(super) fn measure(&self, base: &Judged, advance: &dyn Fn(usize)) -> Result<Table, Error> {
+        let types = infer_partial(self.graph, 1).types;
+        let options = self.budget.options(self.request.config.bits);
+        // Narrow weights fitted to the float model's values, so that each can be put alone into the 8-bit model.
+        let narrow = Bits { weights: Width::Four, activations: Width::Four };
+        let config = Config { bits: narrow, layers: BTreeMap::new(), ..self.request.config.clone() };
+        let config = Config { rounding: Rounding { sequential: false, ..config.rounding }, ..config };
+        let narrow = self.quantize(&config)?;
+        let narrow = reconstruct(self.graph, &narrow, &config, self.samples, self.request, self.file, &|_| ())?;
+        let mut table = Table::default();
+        for node in &self.graph.nodes {
+            let Some(layer) = base.outcome.layers.get(&node.name) else { continue };
+            let macs = describe::macs(node, &types) as f64;
+            let mut rows = Vec::new();
+            for &bits in &options {
+                let (w, a) = (f64::from(bits.weights.bits()), f64::from(bits.activations.bits()));
+                let cost = match self.budget {
+                    Budget::BitOps(_) => macs * w * a,
+                    _ => (layer.weights.len() as f64 * w / 8.0).ceil(),
+                };
+                let damage = match bits == options[0] {
+                    true => 0.0,
+                    false => {
+                        let outcome = self.with_option(&base.outcome, &narrow, node, bits);
+                        let judged = self.trial.judge(self.graph, outcome, &|_| ())?;
+                        (noise(judged.sqnr_db) - noise(base.sqnr_db)).max(0.0)
+                    }
+                };
+                rows.push(OptionRow { label: bits.to_string(), damage, cost });
+            }
+            table.layers.push(LayerOptions { name: node.name.clone(), options: rows });
+            advance(1);
+        }
+        Ok(table)
+    }
+
+    /// `base` with one layer at other bits, its weights and the range of what it reads taken from `narrow`.
+    fn with_option(&self, base: &Outcome, narrow: &Outcome, node: &Node, bits: Bits) -> Outcome {
+        let mut outcome = base.clone();
+        if bits.weights == Width::Four
+            && let Some(layer) = narrow.layers.get(&node.name)
+        {
+            outcome.layers.insert(node.name.clone(), layer.clone());
+        }
+        let input = node.input(0).unwrap_or_default();
+        if bits.activations == Width::Four
+            && let Some(old) = base.activations.get(input)
+            && let Some(new) = narrow.activations.get(input)
+        {
+            // All values of its group.
+            for (value, params) in &mut outcome.activations {
+                if *params == *old && narrow.activations.get(value) == Some(new) {
+                    *params = *new;
+                }
+            }
+        }
+        // Biases keep their real values at the scale of what is read now.
+        for reader in &self.graph.nodes {
+            let Some(params) = reader.input(0).and_then(|name| outcome.activations.get(name)).copied() else {
+                continue;
+            };
+            if let Some(layer) = outcome.layers.get_mut(&reader.name)
+                && let Some(bias) = &layer.bias
+            {
+                layer.bias = Some(Bias::new(bias.real().into_iter(), params.scale, &layer.scales));
+            }
+        }
+        outcome
+    }
+}
+
+/// Noise as a share of the signal.
+fn noise(db: f64) -> f64 {
+    libm::pow(10.0, -db / 10.0)
+}

@@ -1,0 +1,73 @@
+//! The inputs that each output of a layer reads, as rows of a matrix.
+
+use super::Rows;
+use crate::graph::Node;
+use crate::graph::shape::{Window, windows};
+
+/// Cuts patches out of a layer's input.
+#[derive(Debug, Clone)]
+pub struct Patches {
+    rows: Rows,
+    image: Option<Image>,
+    /// Output positions of one sample.
+    positions: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Image {
+    height: usize,
+    width: usize,
+    y: Window,
+    x: Window,
+    /// Channels of a group.
+    channels: usize,
+}
+
+impl Patches {
+    /// For a node whose input has this shape (one sample); `None` if it is no 2-D convolution or product.
+    pub fn of(node: &Node, rows: Rows, weights: &[usize], input: &[usize]) -> Option<Self> {
+        if node.op_type != "Conv" {
+            let positions = input.iter().product::<usize>() / rows.depth;
+            return Some(Self { rows, image: None, positions });
+        }
+        let (&[1, _, height, width], &[_, channels, kh, kw]) = (input, weights) else { return None };
+        let [y, x]: [Window; 2] = windows(node, &[height, width], &[kh, kw]).ok()?.try_into().ok()?;
+        let positions = y.output * x.output;
+        Some(Self { rows, image: Some(Image { height, width, y, x, channels }), positions })
+    }
+
+    /// Output positions of one sample.
+    pub fn positions(&self) -> usize {
+        self.positions
+    }
+
+    /// Appends the patches of group `group` at some positions of a sample.
+    pub fn cut(&self, sample: &[f32], positions: &[usize], group: usize, out: &mut Vec<f32>) {
+        let depth = self.rows.depth;
+        for &position in positions {
+            match &self.image {
+                None => out.extend_from_slice(&sample[position * depth..][..depth]),
+                Some(image) => image.cut(sample, position, group, out),
+            }
+        }
+    }
+}
+
+impl Image {
+    fn cut(&self, sample: &[f32], position: usize, group: usize, out: &mut Vec<f32>) {
+        let (oy, ox) = (position / self.x.output, position % self.x.output);
+        let at = |window: &Window, output: usize, tap: usize, size: usize| {
+            (output * window.stride + tap * window.dilation).checked_sub(window.pad_begin).filter(|&i| i < size)
+        };
+        for channel in group * self.channels..(group + 1) * self.channels {
+            let plane = &sample[channel * self.height * self.width..][..self.height * self.width];
+            for ky in 0..self.y.kernel {
+                let line = at(&self.y, oy, ky, self.height).map(|y| &plane[y * self.width..][..self.width]);
+                for kx in 0..self.x.kernel {
+                    let value = line.and_then(|line| Some(line[at(&self.x, ox, kx, self.width)?]));
+                    out.push(value.unwrap_or(0.0));
+                }
+            }
+        }
+    }
+}
