@@ -1,0 +1,3 @@
+mod gradients;
+#[cfg(feature = "tract")]
+mod programs;
