@@ -5,20 +5,36 @@
 //!
 //! [`onnx`] (read) → [`graph`] → [`passes`] → [`observe`] over [`exec`] → [`quantize`] →
 //! [`qdq`] (write) → [`compile`] → plan. [`data`] reads samples, [`metrics`] and [`report`] tell
-//! what happened, [`cli`] is the command.
+//! what happened, [`diagnose`] why it is hard, [`cli`] is the command. [`sensitivity`] tells how much each layer minds
+//! few bits, [`allocate`] deals bits out within a budget.
 #![forbid(unsafe_code)]
 
+pub mod allocate;
 pub mod cli;
 pub mod compile;
 pub mod data;
+pub mod diagnose;
+#[cfg(feature = "tune")]
+pub mod diff;
+pub mod elastic;
+pub mod equalize;
 pub mod exec;
 pub mod files;
 pub mod graph;
 pub mod metrics;
 pub mod observe;
 pub mod onnx;
+pub mod package;
+mod parallel;
 pub mod passes;
 pub mod pipeline;
 pub mod qdq;
 pub mod quantize;
+pub mod random;
+pub mod rate;
 pub mod report;
+pub mod round;
+pub mod sensitivity;
+pub mod target;
+#[cfg(feature = "tune")]
+pub mod tune;

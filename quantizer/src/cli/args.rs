@@ -8,7 +8,11 @@ use crate::exec::Backend;
 use crate::metrics::Metric;
 use crate::observe::Observer;
 use crate::passes::Dims;
-use crate::quantize::ActivationType;
+use crate::pipeline::Budget;
+use crate::qdq::Container;
+use crate::quantize::{ActivationType, Bits, Rounding};
+use crate::round::Method;
+use crate::sensitivity;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -66,6 +70,8 @@ pub(super) enum Command {
     #[command(after_help = concat!(
         "Examples:\n",
         "  equant inspect kws.onnx\n",
+        "  equant inspect kws.onnx --samples calib.npz\n",
+        "  equant inspect kws.onnx --samples calib.npz --sensitivity --bits w8a8,w4a8 --plot layers.svg\n",
         "  equant inspect out/kws/kws.plan --json\n\n",
         "Exit codes: 4 if the model holds nodes that cannot be quantized; others see `equant --help`."
     ))]
@@ -78,6 +84,42 @@ pub(super) enum Command {
         "Exit codes: see `equant --help`."
     ))]
     Compile(CompileArgs),
+    /// Make a model or a plan smaller to download: an entropy-coded package
+    #[command(after_help = concat!(
+        "Examples:\n",
+        "  equant package out/kws/kws.plan\n",
+        "  equant package out/kws/kws.int8.onnx -o kws.eqz --json\n\n",
+        "A package is for sending, such as over the air; `equant unpack` gives the same file back, bit for bit.\n",
+        "It saves neither flash nor memory. Exit codes: see `equant --help`."
+    ))]
+    Package(PackageArgs),
+    /// Give back the file in a package
+    #[command(after_help = concat!(
+        "Examples:\n",
+        "  equant unpack kws.plan.eqz\n",
+        "  equant unpack kws.eqz -o kws.int8.onnx\n\n",
+        "Exit codes: 3 if the package is damaged; others see `equant --help`."
+    ))]
+    Unpack(UnpackArgs),
+    /// Calibrate once for every format: writes an analysis that `equant export` makes models from
+    #[command(after_help = concat!(
+        "Examples:\n",
+        "  equant analyze kws.onnx --calib calib.npz\n",
+        "  equant export kws.eqcal --bits W4A8\n",
+        "  equant export kws.eqcal --budget flash=40KiB\n\n",
+        "Exit codes: see `equant --help`."
+    ))]
+    Analyze(AnalyzeArgs),
+    /// Make a QDQ ONNX file and a plan of any format from an analysis, without samples
+    #[command(after_help = concat!(
+        "Examples:\n",
+        "  equant export kws.eqcal --bits W4A4 --per-tensor\n",
+        "  equant export kws.eqcal --activations symmetric -o out/tensorrt\n",
+        "  equant export kws.eqcal --budget flash=40KiB\n\n",
+        "A budget is met by a genetic search over what `equant analyze` measured of each layer.\n",
+        "Exit codes: see `equant --help`."
+    ))]
+    Export(ExportArgs),
     /// Run samples through a model or a plan and print what comes out
     #[command(after_help = concat!(
         "Examples:\n",
@@ -114,6 +156,33 @@ pub(super) struct QuantizeArgs {
     /// Central share of the values that `--observer percentile` keeps, in percent
     #[arg(long, value_name = "P", default_value_t = 99.99, value_parser = percentile, help_heading = "Quantization")]
     pub(super) percentile: f64,
+    /// Bits of weights and activations: W8A8, W4A8, W8A4 or W4A4
+    #[arg(long, value_name = "BITS", default_value_t = Bits::default(), help_heading = "Quantization")]
+    pub(super) bits: Bits,
+    /// Bits for each layer, within flash=SIZE (of weights), bitops=NUMBER or sqnr=DB
+    #[arg(long, value_name = "WHAT=AMOUNT", help_heading = "Quantization")]
+    pub(super) budget: Option<Budget>,
+    /// Tune the quantized model to the float model's outputs on the calibration samples, by gradients
+    #[cfg(feature = "tune")]
+    #[arg(long, help_heading = "Quantization")]
+    pub(super) tune: bool,
+    /// Most time that tuning may take, in seconds; the best so far is kept
+    #[cfg(feature = "tune")]
+    #[arg(long, value_name = "SECONDS", requires = "tune", help_heading = "Quantization")]
+    pub(super) time_budget: Option<u64>,
+    /// Seed of what tuning draws at random
+    #[cfg(feature = "tune")]
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Quantization")]
+    pub(super) seed: u64,
+    /// Leave the scales of channels as they are
+    #[arg(long, help_heading = "Quantization")]
+    pub(super) no_equalize: bool,
+    /// What 4-bit weights are stored in
+    #[arg(long, value_enum, default_value_t = ContainerArg::Packed, help_heading = "Quantization")]
+    pub(super) container: ContainerArg,
+    /// How weights are rounded
+    #[arg(long, value_enum, default_value_t = RoundingArg::Search, help_heading = "Quantization")]
+    pub(super) rounding: RoundingArg,
     /// One scale for each weight tensor instead of one for each output channel
     #[arg(long, help_heading = "Quantization")]
     pub(super) per_tensor: bool,
@@ -157,9 +226,23 @@ pub(super) struct InspectArgs {
     /// A float model, a QDQ model or a plan
     #[arg(value_name = "MODEL.onnx|MODEL.plan")]
     pub(super) model: PathBuf,
-    /// Size of a symbolic dimension of the model (may be given several times)
-    #[arg(long = "dim", value_name = "NAME=SIZE", value_parser = dim)]
-    pub(super) dims: Vec<(String, usize)>,
+    /// Samples: shows kurtosis, entropy and outlier channels of the activations, too
+    #[arg(long, value_name = "SAMPLES.npz")]
+    pub(super) samples: Option<PathBuf>,
+    /// Rank the layers of a float model by what quantizing each alone does, predicted and measured
+    #[arg(long, requires = "samples")]
+    pub(super) sensitivity: bool,
+    /// Widths of weights and activations to rank by
+    #[arg(long, value_name = "wNaN", value_delimiter = ',', default_value = "w8a8,w4a8", requires = "sensitivity")]
+    pub(super) bits: Vec<sensitivity::Bits>,
+    /// Draw the measured ranking, at the last of the widths
+    #[arg(long, value_name = "FILE.svg", requires = "sensitivity")]
+    pub(super) plot: Option<PathBuf>,
+    /// At most this many samples [default: all, or 128 for --sensitivity]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) limit: Option<u64>,
+    #[command(flatten)]
+    pub(super) exec: ExecArgs,
 }
 
 #[derive(Debug, Args)]
@@ -170,6 +253,69 @@ pub(super) struct CompileArgs {
     /// The plan [default: the model's path with the extension .plan]
     #[arg(short, long, value_name = "MODEL.plan")]
     pub(super) output: Option<PathBuf>,
+    /// Leave operator names out of the plan
+    #[arg(long)]
+    pub(super) strip_names: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PackageArgs {
+    /// A plan or a QDQ model, or any other file
+    #[arg(value_name = "MODEL.plan|MODEL.onnx")]
+    pub(super) model: PathBuf,
+    /// The package [default: the model's path with .eqz added]
+    #[arg(short, long, value_name = "MODEL.eqz")]
+    pub(super) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UnpackArgs {
+    /// A package
+    #[arg(value_name = "MODEL.eqz")]
+    pub(super) package: PathBuf,
+    /// The file [default: the package's path without .eqz]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AnalyzeArgs {
+    /// The float model
+    #[arg(value_name = "MODEL.onnx")]
+    pub(super) model: PathBuf,
+    /// Calibration samples
+    #[arg(long, value_name = "SAMPLES.npz")]
+    pub(super) calib: PathBuf,
+    /// The analysis [default: the model's path with the extension .eqcal]
+    #[arg(short, long, value_name = "MODEL.eqcal")]
+    pub(super) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) exec: ExecArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// The analysis
+    #[arg(value_name = "MODEL.eqcal")]
+    pub(super) analysis: PathBuf,
+    /// Folder for the results [default: out/NAME]
+    #[arg(short, long, value_name = "DIR")]
+    pub(super) output: Option<PathBuf>,
+    /// Bits of weights and activations: W8A8, W4A8, W8A4 or W4A4
+    #[arg(long, value_name = "BITS", default_value_t = Bits::default())]
+    pub(super) bits: Bits,
+    /// Bits of weights for each layer, within flash=SIZE of weights
+    #[arg(long, value_name = "flash=SIZE")]
+    pub(super) budget: Option<Budget>,
+    /// Seed of the search for a budget
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) seed: u64,
+    /// One scale for each weight tensor instead of one for each output channel
+    #[arg(long)]
+    pub(super) per_tensor: bool,
+    /// Integer type of activations
+    #[arg(long, value_enum, default_value_t = ActivationArg::Uint8)]
+    pub(super) activations: ActivationArg,
     /// Leave operator names out of the plan
     #[arg(long)]
     pub(super) strip_names: bool,
@@ -228,7 +374,7 @@ impl ExecArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum ObserverArg {
-    /// Whichever cross-validation on samples favours
+    /// By what they do to the outputs of the layers that read the value
     Auto,
     /// Least mean squared quantization error
     Mse,
@@ -253,11 +399,54 @@ impl ObserverArg {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ContainerArg {
+    /// INT4 tensors: the small file
+    Packed,
+    /// int8 tensors with the same values: the file ONNX Runtime's CPU kernels are fast with
+    Int8,
+}
+
+impl ContainerArg {
+    pub(super) const fn container(self) -> Container {
+        match self {
+            Self::Packed => Container::Packed,
+            Self::Int8 => Container::Int8,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum RoundingArg {
+    /// Each weight to the nearest level
+    Nearest,
+    /// For the layer's output: errors passed on from weight to weight
+    Gptq,
+    /// As gptq, then a local search over integers and scale
+    Search,
+    /// As search, from a soft rounding with an entropy regularizer
+    Soft,
+}
+
+impl RoundingArg {
+    pub(super) fn rounding(self) -> Rounding {
+        let method = match self {
+            Self::Nearest => Method::Nearest,
+            Self::Gptq => Method::Gptq,
+            Self::Search => Method::Search,
+            Self::Soft => Method::Soft,
+        };
+        Rounding { method, ..Rounding::default() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum ActivationArg {
     /// What ONNX Runtime's CPU kernels are fastest with
     Uint8,
-    /// What TensorRT takes
+    /// int8 with a zero point
     Int8,
+    /// int8 with zero point 0: what TensorRT takes
+    Symmetric,
 }
 
 impl ActivationArg {
@@ -265,6 +454,7 @@ impl ActivationArg {
         match self {
             Self::Uint8 => ActivationType::Unsigned,
             Self::Int8 => ActivationType::Signed,
+            Self::Symmetric => ActivationType::Symmetric,
         }
     }
 }

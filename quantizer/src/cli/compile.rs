@@ -17,6 +17,9 @@ use crate::{onnx, pipeline};
 struct Compilation<'a> {
     plan: String,
     memory: &'a MemoryReport,
+    /// What could be better about the model.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    notes: &'a [String],
 }
 
 pub(super) fn run(args: CompileArgs, output: &Output) -> Result<(), Failure> {
@@ -33,8 +36,10 @@ pub(super) fn run(args: CompileArgs, output: &Output) -> Result<(), Failure> {
     memory.arena_lower_bound = Some(compiled.map.arena_lower_bound);
     files::write_file(&path, &compiled.image).map_err(pipeline::Error::from)?;
     let plan = path.display().to_string();
-    output.result(&Compilation { plan: plan.clone(), memory: &memory }, || {
-        format!("{}\n{}\n{}\n\nwrote {plan}\n", operators(&memory), self::memory(&memory), memory.operator_set)
+    output.result(&Compilation { plan: plan.clone(), memory: &memory, notes: &compiled.notes }, || {
+        let notes: String = compiled.notes.iter().map(|note| format!("note: {note}\n")).collect();
+        let (operators, map) = (operators(&memory), self::memory(&memory));
+        format!("{operators}\n{map}\n{}\n\n{notes}wrote {plan}\n", memory.operator_set)
     })
 }
 

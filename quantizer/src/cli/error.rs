@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{exec, onnx, passes, pipeline, quantize};
+use crate::{exec, onnx, package, passes, pipeline, quantize};
 
 pub(super) const UNEXPECTED: u8 = 1;
 pub(super) const USAGE: u8 = 2;
@@ -25,6 +25,11 @@ pub(super) enum Failure {
     /// Nothing more to say: what is unsupported was printed as the result.
     #[error("{0}: holds nodes that cannot be quantized; see the list above")]
     Inspected(String),
+    /// A file that is not a model.
+    #[error("{file}: cannot be read: {source}")]
+    Read { file: String, source: io::Error },
+    #[error("{file}: {source}")]
+    Package { file: String, source: package::Error },
     #[error("stdout: cannot be written: {0}")]
     Stdout(io::Error),
 }
@@ -39,7 +44,7 @@ impl Failure {
         match self {
             Self::Pipeline(error) => pipeline_code(error),
             Self::Usage(_) => USAGE,
-            Self::Input(_) => BAD_INPUT,
+            Self::Input(_) | Self::Read { .. } | Self::Package { .. } => BAD_INPUT,
             Self::Inspected(_) => UNSUPPORTED,
             Self::Stdout(_) => NOT_WRITTEN,
         }

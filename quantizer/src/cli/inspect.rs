@@ -7,14 +7,17 @@ use serde::Serialize;
 
 use super::args::InspectArgs;
 use super::compile::{memory, operators};
+use super::diagnosis;
 use super::error::Failure;
 use super::model::{Kind, Model};
-use super::output::{Output, table};
+use super::output::{Output, most, table};
+use super::sensitivity::{self, Ranking};
+use crate::diagnose::Activation;
 use crate::graph::shape::infer_partial;
 use crate::graph::support::{self, Unsupported};
 use crate::pipeline::{self, dtype_name, macs, parameters};
 use crate::report::numbers::{count, shape};
-use crate::report::{MemoryReport, Value};
+use crate::report::{MemoryReport, Value, WeightBytes, Weights};
 
 /// What an ONNX file holds.
 #[derive(Serialize)]
@@ -27,6 +30,12 @@ struct Inspection {
     parameters: u64,
     macs: u64,
     nodes: Vec<NodeInfo>,
+    weights: Vec<Weights>,
+    weight_bytes: WeightBytes,
+    /// What samples showed, if there are any.
+    activations: Option<Vec<Activation>>,
+    /// What quantizing each layer alone does, if that was asked for.
+    sensitivity: Option<Ranking>,
     unsupported: Vec<Unsupported>,
     metadata: BTreeMap<String, String>,
 }
@@ -42,13 +51,35 @@ struct NodeInfo {
 }
 
 pub(super) fn run(args: InspectArgs, output: &Output) -> Result<(), Failure> {
-    let model = Model::open(&args.model, &args.dims.into_iter().collect())?;
+    let model = Model::open(&args.model, &args.exec.dims())?;
     if let Kind::Plan(image) = &model.kind {
+        if let Some(samples) = &args.samples {
+            let file = samples.display();
+            return Err(Failure::Usage(format!(
+                "--samples {file}: only for models; see `equant run --profile` for plans"
+            )));
+        }
         let map =
             MemoryReport::of(image).map_err(|source| pipeline::Error::Plan { file: model.file.clone(), source })?;
         return output.result(&map, || plan_text(&model, &map));
     }
-    let found = inspect(&model);
+    let mut found = inspect(&model);
+    // A model that cannot be quantized is told of even if it cannot be run.
+    if found.unsupported.is_empty()
+        && let Some(samples) = &args.samples
+    {
+        let all = pipeline::open_samples(samples, &model.graph)?;
+        let samples = all.head(most(args.limit));
+        found.activations = Some(diagnosis::look(&model, &samples, &args.exec, output)?);
+        if args.sensitivity {
+            let samples = all.head(args.limit.map_or(sensitivity::SAMPLES, |limit| most(Some(limit))));
+            let ranking = sensitivity::rank(&model, &samples, &args.bits, &args.exec, output)?;
+            if let Some(path) = &args.plot {
+                ranking.plot(path)?;
+            }
+            found.sensitivity = Some(ranking);
+        }
+    }
     output.result(&found, || text(&found))?;
     if found.unsupported.is_empty() { Ok(()) } else { Err(Failure::Inspected(found.file)) }
 }
@@ -76,6 +107,7 @@ fn inspect(model: &Model) -> Inspection {
             }
         })
         .collect();
+    let weights = pipeline::weights(graph);
     Inspection {
         file: model.file.clone(),
         kind: model.kind_name(),
@@ -85,6 +117,10 @@ fn inspect(model: &Model) -> Inspection {
         parameters: parameters(graph),
         macs: nodes.iter().map(|node| node.macs).sum(),
         nodes,
+        weight_bytes: WeightBytes::of(&weights),
+        weights,
+        activations: None,
+        sensitivity: None,
         unsupported: if matches!(model.kind, Kind::Float) { support::check(graph) } else { Vec::new() },
         metadata: graph.metadata.clone(),
     }
@@ -130,6 +166,13 @@ fn text(found: &Inspection) -> String {
         count(found.parameters),
         count(found.macs)
     );
+    out.push_str(&diagnosis::weights(&found.weights, found.weight_bytes, found.kind));
+    if let Some(activations) = &found.activations {
+        out.push_str(&diagnosis::activations(activations));
+    }
+    if let Some(ranking) = &found.sensitivity {
+        out.push_str(&ranking.text());
+    }
     for (key, value) in &found.metadata {
         let _ = writeln!(out, "{key}: {value}");
     }

@@ -2,15 +2,19 @@
 
 mod args;
 mod compile;
+mod diagnosis;
+mod elastic;
 mod error;
 mod eval;
 mod inspect;
 mod model;
 mod output;
+mod package;
 mod profile;
 mod progress;
 mod quantize;
 mod run;
+mod sensitivity;
 
 use std::process::ExitCode;
 
@@ -49,6 +53,10 @@ fn dispatch(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Eval(args) => eval::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Compile(args) => compile::run(args, output),
+        Command::Analyze(args) => elastic::analyze(args, output),
+        Command::Export(args) => elastic::export(args, output),
+        Command::Package(args) => package::pack(args, output),
+        Command::Unpack(args) => package::unpack(args, output),
         Command::Run(args) => run::run(args, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -61,10 +61,14 @@ impl Model {
 
     /// A runner for the model's outputs.
     pub(super) fn runner(&self, backend: Backend) -> Result<Box<dyn Runner>, Failure> {
-        let outputs = pipeline::output_names(&self.graph);
+        self.runner_of(&pipeline::output_names(&self.graph), backend)
+    }
+
+    /// A runner for values of the model; a plan gives its outputs, whatever is asked for.
+    pub(super) fn runner_of(&self, values: &[String], backend: Backend) -> Result<Box<dyn Runner>, Failure> {
         let runner = match &self.kind {
-            Kind::Float => exec::runner(&self.graph, &outputs, backend),
-            Kind::Quantized => pipeline::quantized_runner(&self.graph, &outputs, backend),
+            Kind::Float => exec::runner(&self.graph, values, backend),
+            Kind::Quantized => pipeline::quantized_runner(&self.graph, values, backend),
             Kind::Plan(image) => exec::plan_runner(image),
         };
         runner.map_err(|source| pipeline::Error::run(&self.file, source).into())

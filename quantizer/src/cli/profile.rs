@@ -5,10 +5,10 @@ use serde::Serialize;
 
 use super::error::Failure;
 use super::output::table;
+use crate::compile::multiplies;
 use crate::data::Batch;
 use crate::exec::{OpProfile, PlanRunner};
 use crate::pipeline;
-use crate::report::memory::multiplies;
 use crate::report::numbers::{count, percent, seconds};
 
 /// Times of a plan's operators over the samples run.

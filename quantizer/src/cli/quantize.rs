@@ -22,6 +22,11 @@ pub(super) fn run(args: QuantizeArgs, output: &Output) -> Result<(), Failure> {
             per_channel: !args.per_tensor,
             reduce_range: args.reduce_range,
             activations: args.activations.activations(),
+            bits: args.bits,
+            layers: Default::default(),
+            equalize: !args.no_equalize,
+            container: args.container.container(),
+            rounding: args.rounding.rounding(),
         },
         dims: args.exec.dims(),
         backend: args.exec.backend.backend(),
@@ -31,6 +36,15 @@ pub(super) fn run(args: QuantizeArgs, output: &Output) -> Result<(), Failure> {
         calibration: args.calib,
         test: args.test,
         strip_names: args.strip_names,
+        budget: args.budget,
+        #[cfg(feature = "tune")]
+        tune: args.tune.then(|| crate::tune::Options {
+            time_budget: args.time_budget.map(std::time::Duration::from_secs),
+            seed: args.seed,
+            threads: args.exec.threads(),
+            backend: args.exec.backend.backend(),
+            ..Default::default()
+        }),
         command: command_line(),
     };
     let artifacts = pipeline::quantize(&request, &output.progress())?;

@@ -1,10 +1,13 @@
 //! From the finished program and its memory to the image.
 
-use equant_runtime::plan::{AlignedBytes, BuildError, Builder, CONST_TENSOR, LOGICAL_NCHW, Plan, Target, TensorRecord};
+use equant_runtime::plan::{
+    AlignedBytes, BuildError, Builder, CONST_TENSOR, DType, LOGICAL_NCHW, Plan, RANGE_I4, RANGE_U4, Target,
+    TensorRecord,
+};
 
 use super::error::Error;
 use super::memory::Memory;
-use super::program::{Place, Program};
+use super::program::{Place, Program, Storage};
 
 /// Writes the image and has the runtime check it.
 pub(super) fn image(program: &Program, memory: &Memory, strip_names: bool) -> Result<Vec<u8>, Error> {
@@ -26,8 +29,8 @@ fn build(program: &Program, memory: &Memory, strip_names: bool) -> Result<Vec<u8
     builder.constant(program.consts.bytes())?;
     // Only records that an operator or the model's interface names.
     let mut indices: Vec<Option<u16>> = vec![None; program.records.len()];
-    let named = program.ops.iter().flat_map(|op| op.inputs.iter().chain([&op.output]));
-    for &record in program.inputs.iter().chain(named).chain(&program.outputs) {
+    let named = program.ops.iter().flat_map(|op| op.inputs.iter().copied().chain(op.outputs()));
+    for record in program.inputs.iter().copied().chain(named).chain(program.outputs.iter().copied()) {
         if indices[record].is_none() {
             indices[record] = Some(builder.tensor(tensor(program, memory, record)?)?);
         }
@@ -35,12 +38,22 @@ fn build(program: &Program, memory: &Memory, strip_names: bool) -> Result<Vec<u8
     let index = |record: usize| indices[record].unwrap_or(u16::MAX);
     for op in &program.ops {
         let inputs: Vec<u16> = op.inputs.iter().map(|&record| index(record)).collect();
-        (op.write)(&mut builder, &inputs, index(op.output), (!strip_names).then_some(op.name.as_str()))?;
+        let outputs: Vec<u16> = op.outputs().map(index).collect();
+        (op.write)(&mut builder, &inputs, &outputs, (!strip_names).then_some(op.name.as_str()))?;
     }
     program.inputs.iter().for_each(|&record| builder.input(index(record)));
     program.outputs.iter().for_each(|&record| builder.output(index(record)));
     builder.memory(u32::try_from(memory.placement.arena).map_err(|_| BuildError::TooLarge)?, 0);
     builder.finish()
+}
+
+/// The flag of a storage that holds 4 bits in 8.
+fn range_flag(storage: &Storage) -> u8 {
+    match (storage.dtype, storage.levels) {
+        (DType::I8, (-8, 7)) => RANGE_I4,
+        (DType::I8, (0, 15)) => RANGE_U4,
+        _ => 0,
+    }
 }
 
 fn tensor(program: &Program, memory: &Memory, record: usize) -> Result<TensorRecord, BuildError> {
@@ -57,7 +70,7 @@ fn tensor(program: &Program, memory: &Memory, record: usize) -> Result<TensorRec
     Ok(TensorRecord {
         dtype: storage.dtype,
         rank: record.dims.len() as u8,
-        flags: flag | if record.nchw { LOGICAL_NCHW } else { 0 },
+        flags: flag | if record.nchw { LOGICAL_NCHW } else { 0 } | range_flag(storage),
         dims,
         scale: storage.scale,
         zero_point: storage.zero_point as i16,

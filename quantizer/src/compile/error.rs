@@ -45,6 +45,15 @@ pub enum Reason {
         /// What is wrong.
         reason: String,
     },
+    /// Weights in blocks along their inputs, whose scales no common one can replace.
+    #[error(
+        "its weights have a scale for each {block} of their inputs, which only servers execute; for a plan quantize \
+         them again with one scale per output channel or per tensor (without `block_size`)"
+    )]
+    Blocked {
+        /// Elements in a block.
+        block: usize,
+    },
     /// Shapes that do not fit each other.
     #[error("shapes do not fit: {0}")]
     Shape(String),

@@ -76,9 +76,10 @@ pub struct MemoryMap {
 /// requantization 20, sums and products 26, averages 6, softmax 60, normalization 15.
 pub fn estimate(kind: OpKind, macs: u64, outputs: u64) -> u64 {
     let (per_mac, per_output) = match kind {
-        OpKind::Conv2d | OpKind::FullyConnected => (3, 20),
-        OpKind::DepthwiseConv2d => (5, 20),
+        OpKind::Conv2d | OpKind::FullyConnected | OpKind::Conv2dI4 | OpKind::FullyConnectedI4 => (3, 20),
+        OpKind::DepthwiseConv2d | OpKind::DepthwiseConv2dI4 => (5, 20),
         OpKind::MatMul => (6, 20),
+        OpKind::MatMulSoftmax => (6, 70),
         OpKind::Add | OpKind::Mul => (0, 26),
         OpKind::Requantize => (0, 20),
         OpKind::Softmax => (0, 60),
@@ -88,6 +89,12 @@ pub fn estimate(kind: OpKind, macs: u64, outputs: u64) -> u64 {
         _ => (0, 6),
     };
     macs.saturating_mul(per_mac).saturating_add(outputs.saturating_mul(per_output))
+}
+
+/// Whether the work of an operator of this kind ([`OpKind::name`]) is counted in multiply-accumulates. The others
+/// record the elements they visit.
+pub fn multiplies(kind: &str) -> bool {
+    OpKind::ALL.iter().any(|known| known.multiplies() && known.name() == kind)
 }
 
 impl MemoryMap {
@@ -134,9 +141,7 @@ impl MemoryMap {
 
     /// Multiply-accumulates of all operators that have weights or multiply activations.
     pub fn macs(&self) -> u64 {
-        let multiplies =
-            |row: &&OperatorRow| matches!(row.kind, "Conv2d" | "DepthwiseConv2d" | "FullyConnected" | "MatMul");
-        self.operators.iter().filter(multiplies).map(|row| row.macs).sum()
+        self.operators.iter().filter(|row| multiplies(row.kind)).map(|row| row.macs).sum()
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn plan(program: &Program) -> Memory {
     let mut first = vec![usize::MAX; count];
     let mut last = vec![0; count];
     for (i, op) in program.ops.iter().enumerate() {
-        for &record in op.inputs.iter().chain([&op.output]) {
+        for record in op.inputs.iter().copied().chain(op.outputs()) {
             let s = storage(record);
             first[s] = first[s].min(i);
             last[s] = last[s].max(i);

@@ -16,7 +16,7 @@ use equant_runtime::op::OpKind;
 use equant_runtime::plan::DType;
 
 pub use error::{Error, Issue, Reason};
-pub use map::{Flash, MemoryMap, OperatorRow, estimate};
+pub use map::{Flash, MemoryMap, OperatorRow, estimate, multiplies};
 
 use crate::graph::Graph;
 use program::{Place, Program};
@@ -41,6 +41,8 @@ pub struct Compiled {
     pub operators: Vec<OpKind>,
     /// The ONNX values that live in the plan.
     pub values: Vec<PlanValue>,
+    /// What could be better about the model, for a person: 4-bit weights that had to be stored in 8 bits.
+    pub notes: Vec<String>,
 }
 
 /// An ONNX value of the plan: enough to read it from the arena after its operator has run.
@@ -89,7 +91,7 @@ pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
     let mut operators: Vec<OpKind> = program.ops.iter().map(|op| op.kind).collect();
     operators.sort_unstable();
     operators.dedup();
-    Ok(Compiled { values: values(&program, &memory.offsets), image, map, operators })
+    Ok(Compiled { values: values(&program, &memory.offsets), image, map, operators, notes: program.notes })
 }
 
 fn values(program: &Program, offsets: &[usize]) -> Vec<PlanValue> {

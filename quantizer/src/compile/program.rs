@@ -72,6 +72,8 @@ pub(super) struct Storage {
     pub(super) dtype: DType,
     pub(super) scale: f32,
     pub(super) zero_point: i32,
+    /// Lowest and highest value.
+    pub(super) levels: (i32, i32),
     pub(super) len: usize,
     pub(super) place: Place,
 }
@@ -92,7 +94,7 @@ pub(super) struct Record {
 }
 
 /// Adds an operator to the image: input and output tensors, name.
-type Write = Box<dyn Fn(&mut Builder, &[u16], u16, Option<&str>) -> Result<u16, BuildError>>;
+type Write = Box<dyn Fn(&mut Builder, &[u16], &[u16], Option<&str>) -> Result<u16, BuildError>>;
 
 /// One operator.
 pub(super) struct Op {
@@ -101,11 +103,20 @@ pub(super) struct Op {
     pub(super) inputs: Vec<usize>,
     /// Record index.
     pub(super) output: usize,
+    /// Record index of memory that the operator needs while it runs.
+    pub(super) work: Option<usize>,
     pub(super) write: Write,
     pub(super) name: String,
     pub(super) macs: u64,
     /// Positions in `inputs` whose memory the output may take over exactly.
     pub(super) in_place: Vec<usize>,
+}
+
+impl Op {
+    /// The records of its outputs in the image: what it makes, and what it works in.
+    pub(super) fn outputs(&self) -> impl Iterator<Item = usize> {
+        [Some(self.output), self.work].into_iter().flatten()
+    }
 }
 
 impl fmt::Debug for Op {
@@ -136,6 +147,8 @@ pub(super) struct Program {
     /// Records of the model's outputs.
     pub(super) outputs: Vec<usize>,
     pub(super) named: Vec<Named>,
+    /// What could be better about the model, in words.
+    pub(super) notes: Vec<String>,
 }
 
 impl Program {
@@ -167,7 +180,7 @@ impl Program {
     ) {
         let params = *params;
         let write: Write =
-            Box::new(move |builder, inputs, output, name| builder.op(&params, inputs, &[output], macs, name));
+            Box::new(move |builder, inputs, outputs, name| builder.op(&params, inputs, outputs, macs, name));
         let in_place = match P::KIND {
             // The kernels that read an element, or a row, before they write it.
             OpKind::Add | OpKind::Mul | OpKind::Lut | OpKind::Requantize | OpKind::Softmax | OpKind::LayerNorm => {
@@ -175,7 +188,15 @@ impl Program {
             }
             _ => Vec::new(),
         };
-        self.ops.push(Op { kind: P::KIND, inputs, output, write, name: name.to_owned(), macs, in_place });
+        let name = name.to_owned();
+        self.ops.push(Op { kind: P::KIND, inputs, output, work: None, write, name, macs, in_place });
+    }
+
+    /// Gives the last operator memory to work in.
+    pub(super) fn work(&mut self, record: usize) {
+        if let Some(op) = self.ops.last_mut() {
+            op.work = Some(record);
+        }
     }
 
     /// Whether an element-wise kernel may write `output` over `input`.

@@ -2,6 +2,7 @@
 
 mod activations;
 mod memory;
+mod mixed;
 mod summary;
 
 use std::fmt::Write as _;
@@ -38,6 +39,9 @@ pub(super) fn page(report: &Report) -> String {
     summary::scores(&mut out, report);
     summary::warnings(&mut out, report);
     summary::layers(&mut out, report);
+    if let Some(mixed) = &report.mixed {
+        mixed::mixed(&mut out, mixed);
+    }
     activations::table(&mut out, report);
     activations::histograms(&mut out, report);
     activations::weights(&mut out, report);

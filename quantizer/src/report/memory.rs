@@ -53,7 +53,7 @@ pub struct Section {
 pub struct PlanTensor {
     /// Sizes of the axes as they lie in memory, `[N, H, W, C]` for images.
     pub shape: Vec<u32>,
-    /// `i8` or `i16`.
+    /// `i8`, `i16` or `i32`, or `i4` or `u4`: a byte for each element, within 4 bits.
     pub dtype: &'static str,
     /// Scale.
     pub scale: f32,
@@ -124,9 +124,12 @@ impl MemoryReport {
 fn tensor(record: &TensorRecord) -> PlanTensor {
     PlanTensor {
         shape: record.shape().to_vec(),
-        dtype: match record.dtype {
-            DType::I8 => "i8",
-            DType::I16 => "i16",
+        dtype: match (record.dtype, record.range()) {
+            (DType::I32, _) => "i32",
+            (DType::I16, _) => "i16",
+            (DType::I8, (-8, 7)) => "i4",
+            (DType::I8, (0, 15)) => "u4",
+            (DType::I8, _) => "i8",
         },
         scale: record.scale,
         zero_point: record.zero_point,
@@ -137,11 +140,12 @@ fn operator(plan: &Plan<'_>, op: &OpView<'_>, live: &[usize]) -> PlanOperator {
     let inputs: Vec<TensorRecord> = (0..op.input_count()).filter_map(|i| plan.input(op, i).ok()).collect();
     let outputs: Vec<TensorRecord> = (0..op.output_count()).filter_map(|i| plan.output(op, i).ok()).collect();
     let constant_inputs: usize = inputs.iter().filter(|t| t.is_const()).map(byte_len).sum();
-    let elements = outputs.iter().map(|t| u64::from(t.elements().unwrap_or(0))).sum();
+    // A second output is memory to work in.
+    let elements = outputs.first().map_or(0, |t| u64::from(t.elements().unwrap_or(0)));
     PlanOperator {
         name: plan.op_name(op).map(str::to_owned),
         kind: op.kind.name(),
-        macs: if multiplies(op.kind.name()) { op.macs.into() } else { 0 },
+        macs: if op.kind.multiplies() { op.macs.into() } else { 0 },
         instructions: estimate(op.kind, op.macs.into(), elements),
         constants: constants(op).iter().map(|(_, c)| c.len as usize).sum::<usize>() + constant_inputs,
         live: live.get(usize::from(op.index)).copied().unwrap_or(0),
@@ -157,31 +161,60 @@ fn byte_len(record: &TensorRecord) -> usize {
 /// Whether the work of an operator of this kind ([`OpKind::name`]) is counted in multiply-accumulates. The others
 /// record the elements they visit.
 pub fn multiplies(kind: &str) -> bool {
-    let kinds = [OpKind::Conv2d, OpKind::DepthwiseConv2d, OpKind::FullyConnected, OpKind::MatMul];
+    let kinds = [
+        OpKind::Conv2d,
+        OpKind::Conv2dI4,
+        OpKind::DepthwiseConv2d,
+        OpKind::DepthwiseConv2dI4,
+        OpKind::FullyConnected,
+        OpKind::FullyConnectedI4,
+        OpKind::MatMul,
+        OpKind::MatMulSoftmax,
+    ];
     kinds.iter().any(|known| known.name() == kind)
 }
 
-const USES: [&str; 4] = ["weights", "biases", "multipliers", "tables"];
-const WEIGHTS: usize = 0;
-const BIASES: usize = 1;
-const MULTIPLIERS: usize = 2;
-const TABLES: usize = 3;
+/// What a constant is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    Weights,
+    Biases,
+    Multipliers,
+    Tables,
+}
+
+impl Use {
+    const ALL: [Self; 4] = [Self::Weights, Self::Biases, Self::Multipliers, Self::Tables];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Weights => "weights",
+            Self::Biases => "biases",
+            Self::Multipliers => "multipliers",
+            Self::Tables => "tables",
+        }
+    }
+}
 
 /// The constants an operator's parameters point to, with their use.
-fn constants(op: &OpView<'_>) -> Vec<(usize, ConstRef)> {
+pub(crate) fn constants(op: &OpView<'_>) -> Vec<(Use, ConstRef)> {
     let products = |weights, bias, mantissas, shifts| {
-        vec![(WEIGHTS, weights), (BIASES, bias), (MULTIPLIERS, mantissas), (MULTIPLIERS, shifts)]
+        vec![(Use::Weights, weights), (Use::Biases, bias), (Use::Multipliers, mantissas), (Use::Multipliers, shifts)]
     };
     let found = match op.kind {
-        OpKind::Conv2d => op.params::<Conv2dParams>().map(|p| products(p.weights, p.bias, p.mantissas, p.shifts)),
-        OpKind::DepthwiseConv2d => {
-            op.params::<DepthwiseConv2dParams>().map(|p| products(p.weights, p.bias, p.mantissas, p.shifts))
+        OpKind::Conv2d | OpKind::Conv2dI4 => {
+            op.weighted::<Conv2dParams>().map(|p| products(p.weights, p.bias, p.mantissas, p.shifts))
         }
-        OpKind::FullyConnected => {
-            op.params::<FullyConnectedParams>().map(|p| products(p.weights, p.bias, p.mantissas, p.shifts))
+        OpKind::DepthwiseConv2d | OpKind::DepthwiseConv2dI4 => {
+            op.weighted::<DepthwiseConv2dParams>().map(|p| products(p.weights, p.bias, p.mantissas, p.shifts))
         }
-        OpKind::Lut => op.params::<LutParams>().map(|p| vec![(TABLES, p.table)]),
-        OpKind::LayerNorm => op.params::<LayerNormParams>().map(|p| vec![(MULTIPLIERS, p.gamma), (BIASES, p.beta)]),
+        OpKind::FullyConnected | OpKind::FullyConnectedI4 => {
+            op.weighted::<FullyConnectedParams>().map(|p| products(p.weights, p.bias, p.mantissas, p.shifts))
+        }
+        OpKind::Lut => op.params::<LutParams>().map(|p| vec![(Use::Tables, p.table)]),
+        OpKind::LayerNorm => {
+            op.params::<LayerNormParams>().map(|p| vec![(Use::Multipliers, p.gamma), (Use::Biases, p.beta)])
+        }
         _ => None,
     };
     found.unwrap_or_default()
@@ -190,21 +223,23 @@ fn constants(op: &OpView<'_>) -> Vec<(usize, ConstRef)> {
 /// Flash by use; a constant that several operators share counts once. They sum to the image.
 fn sections(plan: &Plan<'_>) -> Vec<Section> {
     let mut seen = BTreeSet::new();
-    let mut bytes = [0usize; USES.len()];
+    let mut bytes = [0usize; Use::ALL.len()];
     for (use_, constant) in plan.ops().flat_map(|op| constants(&op)) {
         if seen.insert(constant.offset) {
-            bytes[use_] += constant.len as usize;
+            bytes[use_ as usize] += constant.len as usize;
         }
     }
     for record in (0..plan.header().tensors).filter_map(|i| plan.tensor(i)).filter(TensorRecord::is_const) {
         if seen.insert(record.offset) {
-            bytes[WEIGHTS] += byte_len(&record);
+            bytes[Use::Weights as usize] += byte_len(&record);
         }
     }
     let names = plan.header().names_len as usize;
     let known: usize = bytes.iter().sum::<usize>() + names;
     let rest = (plan.header().total_len as usize).saturating_sub(known);
-    USES.into_iter()
+    Use::ALL
+        .map(Use::name)
+        .into_iter()
         .zip(bytes)
         .chain([("records", rest), ("names", names)])
         .map(|(name, bytes)| Section { name, bytes })

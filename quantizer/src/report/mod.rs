@@ -3,10 +3,15 @@
 mod html;
 pub mod memory;
 pub mod numbers;
+pub mod plots;
 mod svg;
+
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use crate::allocate::{Point, Table};
+use crate::diagnose::WeightLaw;
 use crate::metrics::Evaluation;
 use crate::qdq::Island;
 use crate::quantize::Config;
@@ -40,14 +45,48 @@ pub struct Report {
     pub activations: Vec<Activation>,
     /// The quantized weights, in graph order.
     pub weights: Vec<Weights>,
+    /// Bytes of the weights together.
+    pub weight_bytes: WeightBytes,
     /// Flash and memory of the plan.
     pub memory: MemoryReport,
     /// Rewrites applied before quantization.
     pub passes: Vec<Pass>,
+    /// How the bits of layers were chosen, if a budget asked for it.
+    pub mixed: Option<Mixed>,
     /// Decisions a person should know of.
     pub notes: Vec<String>,
     /// Nodes that other runtimes will execute in float.
     pub float_islands: Vec<Island>,
+}
+
+/// Bits chosen for each layer within a budget.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Mixed {
+    /// The budget, in words.
+    pub budget: String,
+    /// What each option of each layer costs, and how much noise it adds to the outputs, as a share of the signal.
+    pub table: Table,
+    /// The least noise for each cost, by the table.
+    pub front: Vec<Point>,
+    /// The allocations that were rounded and measured.
+    pub tried: Vec<Tried>,
+    /// The bits of each layer of the table.
+    pub layers: Vec<(String, String)>,
+}
+
+/// An allocation that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Tried {
+    /// How it was chosen.
+    pub method: &'static str,
+    /// Its cost, in the unit of the budget.
+    pub cost: f64,
+    /// SQNR of the outputs in dB, if the noise of layers added up.
+    pub predicted_db: f64,
+    /// SQNR of the outputs in dB, on calibration samples.
+    pub measured_db: f64,
+    /// Noise beyond that of 8 bits everywhere, as a share of the signal.
+    pub added_noise: f64,
 }
 
 /// The float model.
@@ -212,6 +251,8 @@ pub struct Weights {
     pub node: String,
     /// Its operator type.
     pub op_type: String,
+    /// The integer tensor; several nodes may share one.
+    pub tensor: String,
     /// Shape.
     pub shape: Vec<usize>,
     /// Integer type, such as `int8`.
@@ -224,6 +265,37 @@ pub struct Weights {
     pub max: f64,
     /// Distance of the quantized weights from the float ones, in decibels; 200 stands for equality.
     pub sqnr_db: Option<f64>,
+    /// The law that the float weights follow.
+    #[serde(flatten)]
+    pub law: WeightLaw,
+    /// Bits that each weight takes in the files and in flash.
+    pub stored_bits: u32,
+    /// Shannon entropy of the integers in bits per weight: what each takes in a download that is entropy-coded.
+    pub entropy_bits: f64,
+}
+
+/// Bytes of all integer weights together; a tensor that several nodes share counts once.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct WeightBytes {
+    /// As stored: in the ONNX file, in the plan, in flash.
+    pub stored: u64,
+    /// By their Shannon entropy, rounded up: the size of a download that is entropy-coded, which saves neither flash nor
+    /// memory.
+    pub shannon: u64,
+}
+
+impl WeightBytes {
+    /// Of the weights of a model.
+    pub fn of(weights: &[Weights]) -> Self {
+        let mut seen = BTreeSet::new();
+        let mut bits = (0, 0.0);
+        for weights in weights.iter().filter(|weights| seen.insert(&weights.tensor)) {
+            let count: u64 = weights.shape.iter().map(|&size| size as u64).product();
+            bits.0 += count * u64::from(weights.stored_bits);
+            bits.1 += count as f64 * weights.entropy_bits;
+        }
+        Self { stored: bits.0.div_ceil(8), shannon: (bits.1 / 8.0).ceil() as u64 }
+    }
 }
 
 /// One rewrite.
@@ -248,5 +320,32 @@ impl Report {
     /// The report as one HTML page without external resources.
     pub fn to_html(&self) -> String {
         html::page(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_weights_count_once() {
+        let weights = |tensor: &str, shape: &[usize], stored_bits, entropy_bits| Weights {
+            node: "n".into(),
+            op_type: "Conv".into(),
+            tensor: tensor.into(),
+            shape: shape.to_vec(),
+            dtype: "int8".into(),
+            per_channel: true,
+            min: 0.0,
+            max: 0.0,
+            sqnr_db: None,
+            law: WeightLaw::of(&[], &[], 0, None),
+            stored_bits,
+            entropy_bits,
+        };
+        let all = [weights("a", &[3, 5], 4, 2.5), weights("b", &[10], 8, 0.1), weights("a", &[3, 5], 4, 2.5)];
+        // 15 nibbles and 10 bytes: 140 bits; 37.5 and 1 bits of entropy.
+        assert_eq!(WeightBytes::of(&all), WeightBytes { stored: 18, shannon: 5 });
+        assert_eq!(WeightBytes::of(&[]), WeightBytes::default());
     }
 }

@@ -12,7 +12,7 @@ fn help(args: &[&str]) -> String {
 #[test]
 fn help_texts() {
     insta::assert_snapshot!("equant", help(&["--help"]));
-    for command in ["quantize", "eval", "inspect", "compile", "run", "completions"] {
+    for command in ["quantize", "eval", "inspect", "compile", "package", "unpack", "run", "completions"] {
         let text = help(&[command, "--help"]);
         assert!(text.contains("Example"), "{command} has examples");
         insta::assert_snapshot!(command, text);

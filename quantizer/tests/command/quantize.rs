@@ -173,3 +173,126 @@ fn the_autoencoder_still_tells_anomalies_apart() {
     }
     assert!(report["activations"][0]["observed"]["histogram"]["counts"].is_array(), "{}", report["activations"][0]);
 }
+
+#[test]
+fn packages_travel_and_come_back() {
+    let folder = folder();
+    let path = folder.path();
+    succeed(path, &["quantize", "model.onnx", "--calib", "calib.npz", "-o", "out"]);
+    let read = |name: &str| std::fs::read(path.join(name)).expect("file");
+    for file in ["out/model.plan", "out/model.int8.onnx", "calib.npz"] {
+        let package = format!("{file}.eqz");
+        let made = json(path, &["package", file]);
+        assert_eq!(made["bytes"], read(file).len(), "{file}");
+        assert_eq!(made["download_bytes"], read(&package).len(), "{file}");
+        succeed(path, &["unpack", &package, "-o", "again"]);
+        assert!(read("again") == read(file), "{file}");
+    }
+    let text = succeed(path, &["package", "out/model.plan", "-o", "sent.eqz"]);
+    assert!(text.contains("download") && text.contains("what flash and memory hold, as before"), "{text}");
+    assert!(text.contains("wrote sent.eqz"), "{text}");
+    succeed(path, &["unpack", "sent.eqz"]);
+    assert!(read("sent") == read("out/model.plan"));
+}
+
+#[test]
+fn inspection_tells_the_entropy_of_integer_weights() {
+    let folder = folder();
+    succeed(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz", "-o", "out"]);
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("out/report.json")).expect("report")).expect("JSON");
+    let found = json(folder.path(), &["inspect", "out/model.int8.onnx"]);
+    assert_eq!(found["weight_bytes"], report["weight_bytes"]);
+    assert_eq!(found["weight_bytes"]["stored"], 72 + 12);
+    let weights = found["weights"].as_array().expect("weights");
+    assert_eq!(weights.len(), 2);
+    for (weights, same) in weights.iter().zip(report["weights"].as_array().expect("weights")) {
+        assert_eq!((&weights["entropy_bits"], &weights["stored_bits"]), (&same["entropy_bits"], &same["stored_bits"]));
+        let bits = weights["entropy_bits"].as_f64().expect("a number");
+        assert!(bits > 2.0 && bits < 8.0, "{bits}");
+    }
+    let text = succeed(folder.path(), &["inspect", "out/model.int8.onnx"]);
+    assert!(text.contains("weights take 84 B") && text.contains("entropy-coded download"), "{text}");
+}
+
+#[test]
+fn inspection_with_samples_tells_of_tails_and_outliers() {
+    let folder = folder();
+    let path = folder.path();
+    // Channel 7 of a hidden layer with 16 channels is made 40 times as large by its weights.
+    let mut graph = model();
+    let mut weights = numbers(16 * 18, 1);
+    weights[7 * 18..8 * 18].iter_mut().for_each(|w| *w *= 40.0);
+    graph.initializers.insert("w".into(), Tensor::from_f32(&[16, 2, 3, 3], &weights));
+    graph.initializers.insert("b".into(), Tensor::from_f32(&[16], &[0.0; 16]));
+    graph.initializers.insert("g".into(), Tensor::from_f32(&[3, 16], &numbers(48, 3)));
+    onnx::write(&graph, &path.join("model.onnx")).expect("model");
+    let found = json(path, &["inspect", "model.onnx", "--samples", "calib.npz"]);
+    let activations = found["activations"].as_array().expect("activations");
+    let flagged = |value: &str| {
+        let found = activations.iter().find(|a| a["value"] == value).unwrap_or_else(|| panic!("no {value}: {found}"));
+        found["outlier_channels"].clone()
+    };
+    assert_eq!(flagged("image"), Value::from(Vec::<u32>::new()));
+    assert_eq!(flagged("r"), Value::from(vec![7]));
+    for activation in activations {
+        assert!(activation["kurtosis"].as_f64().expect("a number") > 1.0, "{activation}");
+        let bits = activation["entropy_bits"].as_f64().expect("a number");
+        assert!(bits > 0.5 && bits <= 8.0, "{activation}");
+    }
+    assert_eq!(found["weights"][0]["node"], "conv");
+    assert!(found["weights"][0]["kurtosis"].as_f64().expect("a number") > 20.0, "{found}");
+    assert!(found["weights"][0]["channel_kurtosis"].as_f64().expect("a number") < 4.0, "{found}");
+    let text = succeed(path, &["inspect", "model.onnx", "--samples", "calib.npz"]);
+    assert!(text.contains("largest channel") && text.contains("int8 entropy"), "{text}");
+    // The quantized file shows the same channel, and no run depends on threads.
+    succeed(path, &["quantize", "model.onnx", "--calib", "calib.npz", "-o", "out", "--no-equalize"]);
+    let one = json(path, &["inspect", "out/model.int8.onnx", "--samples", "calib.npz", "--threads", "1"]);
+    let two = json(path, &["inspect", "out/model.int8.onnx", "--samples", "calib.npz", "--threads", "3"]);
+    assert_eq!(one, two);
+    let outliers = one["activations"]
+        .as_array()
+        .expect("activations")
+        .iter()
+        .filter(|a| a["outlier_channels"] == Value::from(vec![7]));
+    assert!(outliers.count() >= 1, "{one}");
+}
+
+#[test]
+fn a_plan_has_no_activations_to_inspect() {
+    let folder = folder();
+    succeed(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz", "-o", "out"]);
+    let output = equant(folder.path(), &["inspect", "out/model.plan", "--samples", "calib.npz"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}
+
+#[test]
+fn layers_are_ranked_by_what_their_bits_do() {
+    let folder = folder();
+    let path = folder.path();
+    npz(&path.join("calib.npz"), &[("x", &samples(40))]);
+    let args = ["inspect", "model.onnx", "--samples", "calib.npz", "--sensitivity", "--plot", "layers.svg"];
+    let found = json(path, &args);
+    let ranking = &found["sensitivity"];
+    assert_eq!(ranking["samples"], 40);
+    let layers = ranking["layers"].as_array().expect("layers");
+    let names: Vec<_> = layers.iter().map(|l| (l["node"].as_str().unwrap(), l["bits"].as_str().unwrap())).collect();
+    assert_eq!(names, [("conv", "w8a8"), ("conv", "w4a8"), ("fc", "w8a8"), ("fc", "w4a8")]);
+    let damage = |i: usize, what: &str| layers[i][what].as_f64().expect("a number");
+    for layer in [0, 2] {
+        for what in ["local", "predicted", "measured"] {
+            assert!(damage(layer, what) > 0.0 && damage(layer + 1, what) > 5.0 * damage(layer, what), "{ranking}");
+        }
+    }
+    let svg = std::fs::read_to_string(path.join("layers.svg")).expect("a plot");
+    assert!(svg.starts_with("<svg") && svg.contains("conv at w4a8") && !svg.contains("w8a8"), "{svg}");
+    let text = succeed(path, &[&args[..], &["--bits", "w2a4", "--limit", "16"]].concat());
+    assert!(text.contains("w2a4 in the layer") && text.contains("on 16 samples"), "{text}");
+    // What threads do leaves the numbers as they are.
+    assert_eq!(json(path, &[&args[..], &["--threads", "3"]].concat()), found);
+    succeed(path, &["quantize", "model.onnx", "--calib", "calib.npz", "-o", "out"]);
+    let refused = equant(path, &["inspect", "out/model.int8.onnx", "--samples", "calib.npz", "--sensitivity"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    let refused = equant(path, &["inspect", "model.onnx", "--sensitivity"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+}

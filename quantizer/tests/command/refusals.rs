@@ -171,3 +171,20 @@ fn a_float_model_has_no_profile() {
     let args = ["run", "model.onnx", "--input", "calib.npz", "--profile"];
     refused(folder.path(), &args, 2, &["--profile", "float model"]);
 }
+
+#[test]
+fn a_package_that_is_damaged() {
+    let folder = folder();
+    let output = equant(folder.path(), &["package", "model.onnx", "-o", "sent.eqz"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let mut package = std::fs::read(folder.path().join("sent.eqz")).expect("package");
+    let middle = package.len() / 2;
+    package[middle] ^= 1;
+    std::fs::write(folder.path().join("damaged.eqz"), &package).expect("file");
+    std::fs::write(folder.path().join("cut.eqz"), &package[..middle]).expect("file");
+    refused(folder.path(), &["unpack", "damaged.eqz"], 3, &["damaged.eqz", "is damaged"]);
+    refused(folder.path(), &["unpack", "cut.eqz"], 3, &["cut.eqz", "is damaged"]);
+    refused(folder.path(), &["unpack", "calib.npz", "-o", "x"], 3, &["calib.npz", "is no package"]);
+    refused(folder.path(), &["unpack", "none.eqz"], 3, &["none.eqz", "cannot be read"]);
+    refused(folder.path(), &["unpack", "model.onnx"], 2, &["model.onnx", "-o"]);
+}

@@ -6,17 +6,40 @@ use super::{Lowered, Lowering, Operand, QParams, Reason, unsupported};
 use crate::compile::program::{Place, Section, Storage};
 use crate::compile::view::View;
 use crate::graph::{DataType, Node, Tensor};
+use crate::qdq::Linear;
+
+/// What the scales of a constant differ along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Along {
+    /// One scale.
+    Nothing,
+    /// One for each index of an axis.
+    Axis(usize),
+    /// One for each block of an axis, of this many elements; written out for every element.
+    Blocks(usize),
+}
+
+impl Along {
+    /// Divisor and modulus that make the index of an element's scale of the element's position.
+    fn index(self, shape: &[usize]) -> (usize, usize) {
+        match self {
+            Self::Nothing => (1, 1),
+            Self::Axis(axis) => (shape[axis + 1..].iter().product::<usize>().max(1), shape[axis].max(1)),
+            Self::Blocks(_) => (1, shape.iter().product::<usize>().max(1)),
+        }
+    }
+}
 
 /// The integers behind a constant.
 #[derive(Debug, Clone)]
 pub(super) struct Quantized {
     pub(super) ints: Vec<i32>,
     pub(super) dtype: DataType,
-    /// One scale, or one for each index of `axis`; empty before DequantizeLinear.
+    /// Empty before DequantizeLinear.
     pub(super) scales: Vec<f64>,
     /// As the scales.
     pub(super) zero_points: Vec<i32>,
-    pub(super) axis: Option<usize>,
+    pub(super) along: Along,
 }
 
 /// A constant of the graph.
@@ -43,7 +66,7 @@ impl Constant {
                 dtype: tensor.dtype,
                 scales: Vec::new(),
                 zero_points: Vec::new(),
-                axis: None,
+                along: Along::Nothing,
             }),
         }
     }
@@ -55,32 +78,39 @@ impl Constant {
 
     /// The constant seen under a view of its elements.
     pub(super) fn viewed(&self, view: &View) -> Lowered<Self> {
-        if self.quantized.as_ref().is_some_and(|q| q.axis.is_some()) {
+        if self.quantized.as_ref().is_some_and(|q| matches!(q.along, Along::Axis(_))) {
             return unsupported(
                 "reshaping or transposing a constant that is quantized per axis; transpose it before quantization",
             );
         }
         let positions = view.positions();
-        Ok(Self {
-            shape: view.shape(),
-            real: positions.iter().map(|&p| self.real[p]).collect(),
-            quantized: self
-                .quantized
-                .as_ref()
-                .map(|q| Quantized { ints: positions.iter().map(|&p| q.ints[p]).collect(), ..q.clone() }),
-        })
+        let quantized = self.quantized.as_ref().map(|q| {
+            let mut moved = Quantized { ints: positions.iter().map(|&p| q.ints[p]).collect(), ..q.clone() };
+            if matches!(q.along, Along::Blocks(_)) {
+                moved.scales = positions.iter().map(|&p| q.scales[p]).collect();
+                moved.zero_points = positions.iter().map(|&p| q.zero_points[p]).collect();
+            }
+            moved
+        });
+        Ok(Self { shape: view.shape(), real: positions.iter().map(|&p| self.real[p]).collect(), quantized })
     }
 
     /// Transposes, also constants quantized per axis.
     pub(super) fn transposed(&self, perm: &[usize]) -> Lowered<Self> {
-        let axis = self.quantized.as_ref().and_then(|q| q.axis);
         let mut plain = self.clone();
-        if let Some(q) = &mut plain.quantized {
-            q.axis = None;
-        }
+        let axis = match &mut plain.quantized {
+            Some(q) => match q.along {
+                Along::Axis(axis) => {
+                    q.along = Along::Nothing;
+                    Some(axis)
+                }
+                _ => None,
+            },
+            None => None,
+        };
         let mut out = plain.viewed(&View::row_major(&self.shape).transpose(perm))?;
-        if let (Some(q), Some(axis)) = (&mut out.quantized, axis) {
-            q.axis = perm.iter().position(|&from| from == axis);
+        if let (Some(q), Some(at)) = (&mut out.quantized, axis.and_then(|axis| perm.iter().position(|&p| p == axis))) {
+            q.along = Along::Axis(at);
         }
         Ok(out)
     }
@@ -112,22 +142,14 @@ struct Parameters {
     scales: Vec<f64>,
     zero_points: Vec<i32>,
     dtype: Option<DataType>,
-    axis: Option<usize>,
-}
-
-/// Splits a shape around an axis: (elements before, size, elements after).
-fn around(shape: &[usize], axis: usize) -> (usize, usize, usize) {
-    (shape[..axis].iter().product(), shape[axis], shape[axis + 1..].iter().product())
+    along: Along,
 }
 
 impl Lowering<'_> {
-    /// Scales, zero points, type and axis of a Q or DQ node over a constant.
+    /// Scales, zero points and type of a Q or DQ node over a constant.
     fn constant_params(&self, node: &Node, shape: &[usize]) -> Lowered<Parameters> {
         let value = node.input(0).unwrap_or_default();
         let refuse = |reason: String| Reason::Quantization { value: value.to_owned(), reason };
-        if node.int("block_size", 0) != 0 {
-            return unsupported("blocked quantization is for servers; quantize per channel or per tensor");
-        }
         let scale = node
             .input(1)
             .and_then(|name| self.graph.initializers.get(name))
@@ -148,35 +170,46 @@ impl Lowering<'_> {
             }
             zero_points = values.into_iter().map(|v| v as i32).collect();
         }
-        let axis = if scales.len() == 1 {
-            None
+        let block = usize::try_from(node.int("block_size", 0)).unwrap_or(0);
+        if block > 0 && scales.len() > 1 {
+            let index = Linear::of(self.graph, node).and_then(|linear| linear.index(shape));
+            let index = index.ok_or_else(|| {
+                refuse(format!("scales of shape {:?} in blocks of {block} for shape {shape:?}", scale.shape))
+            })?;
+            let each = 0..shape.iter().product();
+            zero_points = each.clone().map(|i| zero_points[index(i)]).collect();
+            let scales = each.map(|i| scales[index(i)]).collect();
+            return Ok(Parameters { scales, zero_points, dtype, along: Along::Blocks(block) });
+        }
+        let along = if scales.len() == 1 {
+            Along::Nothing
         } else {
             let rank = shape.len() as i64;
             let axis = node.int("axis", 1);
             let axis = if axis < 0 { axis + rank } else { axis };
             match usize::try_from(axis).ok().and_then(|axis| Some((axis, *shape.get(axis)?))) {
-                Some((axis, size)) if size == scales.len() => Some(axis),
+                Some((axis, size)) if size == scales.len() => Along::Axis(axis),
                 _ => return Err(refuse(format!("{} scales along axis {axis} of shape {shape:?}", scales.len()))),
             }
         };
-        Ok(Parameters { scales, zero_points, dtype, axis })
+        Ok(Parameters { scales, zero_points, dtype, along })
     }
 
     /// QuantizeLinear of a constant, with ONNX arithmetic in f32.
     pub(super) fn quantize_constant(&self, node: &Node, constant: &Constant) -> Lowered<Constant> {
-        let Parameters { scales, zero_points, dtype, axis } = self.constant_params(node, &constant.shape)?;
+        let Parameters { scales, zero_points, dtype, along } = self.constant_params(node, &constant.shape)?;
         let dtype = dtype.unwrap_or(DataType::U8);
         let (low, high) = dtype.quantized_range().ok_or_else(|| Reason::Quantization {
             value: node.input(0).unwrap_or_default().into(),
             reason: format!("type {dtype:?} is not supported"),
         })?;
-        let (_, size, inner) = axis.map_or((1, 1, constant.real.len()), |axis| around(&constant.shape, axis));
+        let (inner, size) = along.index(&constant.shape);
         let ints: Vec<i32> = constant
             .real
             .iter()
             .enumerate()
             .map(|(i, &x)| {
-                let channel = i / inner.max(1) % size;
+                let channel = i / inner % size;
                 let scaled = (x as f32 / scales[channel] as f32).round_ties_even();
                 let scaled = if scaled.is_nan() { 0.0 } else { scaled };
                 (f64::from(scaled) + f64::from(zero_points[channel])).clamp(f64::from(low), f64::from(high)) as i32
@@ -185,35 +218,41 @@ impl Lowering<'_> {
         Ok(Constant {
             shape: constant.shape.clone(),
             real: ints.iter().map(|&v| f64::from(v)).collect(),
-            quantized: Some(Quantized { ints, dtype, scales: Vec::new(), zero_points: Vec::new(), axis: None }),
+            quantized: Some(Quantized {
+                ints,
+                dtype,
+                scales: Vec::new(),
+                zero_points: Vec::new(),
+                along: Along::Nothing,
+            }),
         })
     }
 
     /// DequantizeLinear of a constant; keeps the integers.
     pub(super) fn dequantize_constant(&self, node: &Node, constant: &Constant) -> Lowered<Constant> {
-        let Parameters { scales, zero_points, axis, .. } = self.constant_params(node, &constant.shape)?;
+        let Parameters { scales, zero_points, along, .. } = self.constant_params(node, &constant.shape)?;
         let Some(source) = &constant.quantized else {
             return unsupported("its constant input is not an integer tensor");
         };
-        let (_, size, inner) = axis.map_or((1, 1, source.ints.len()), |axis| around(&constant.shape, axis));
+        let (inner, size) = along.index(&constant.shape);
         let real = source
             .ints
             .iter()
             .enumerate()
             .map(|(i, &q)| {
-                let channel = i / inner.max(1) % size;
+                let channel = i / inner % size;
                 (f64::from(q) - f64::from(zero_points[channel])) * scales[channel]
             })
             .collect();
         Ok(Constant {
             shape: constant.shape.clone(),
             real,
-            quantized: Some(Quantized { ints: source.ints.clone(), dtype: source.dtype, scales, zero_points, axis }),
+            quantized: Some(Quantized { ints: source.ints.clone(), dtype: source.dtype, scales, zero_points, along }),
         })
     }
 
     /// A constant as an operand that repeats along `like`'s memory: 8 bits if it was quantized to 8
-    /// bits, otherwise 16; only one period is stored.
+    /// bits or less, otherwise 16, or 32 beside 32 bits; only one period is stored.
     pub(super) fn constant_operand(&mut self, constant: &Constant, like: &Operand) -> Lowered<Operand> {
         let shape = like.view.shape();
         let refuse =
@@ -221,20 +260,20 @@ impl Lowering<'_> {
         let eight = constant
             .quantized
             .as_ref()
-            .filter(|q| q.scales.len() == 1 && q.scales[0] > 0.0 && matches!(q.dtype, DataType::I8 | DataType::U8));
+            .filter(|q| q.scales.len() == 1 && q.scales[0] > 0.0)
+            .filter(|q| matches!(q.dtype, DataType::I8 | DataType::U8 | DataType::I4 | DataType::U4));
         let (q, ints) = match eight {
             Some(source) => {
                 let shift = if source.dtype == DataType::U8 { 128 } else { 0 };
-                let q = QParams {
-                    dtype: DType::I8,
-                    scale: source.scales[0] as f32,
-                    zero_point: source.zero_points[0] - shift,
-                };
+                let q = QParams::full(DType::I8, source.scales[0] as f32, source.zero_points[0] - shift);
                 (q, source.ints.iter().map(|&v| v - shift).collect::<Vec<i32>>())
             }
             None => {
                 let bound = constant.real.iter().fold(0.0f64, |bound, x| bound.max(x.abs()));
-                let q = QParams::sixteen(-bound, bound);
+                let q = match like.dtype {
+                    DType::I32 => QParams::thirty_two(-bound, bound, like.scale),
+                    DType::I8 | DType::I16 => QParams::sixteen(-bound, bound),
+                };
                 (q, constant.real.iter().map(|&x| q.quantize_f64(x)).collect())
             }
         };
@@ -266,12 +305,14 @@ impl Lowering<'_> {
         let bytes = match q.dtype {
             DType::I8 => memory.iter().map(|&v| v as u8).collect(),
             DType::I16 => memory.iter().flat_map(|&v| (v as i16).to_le_bytes()).collect(),
+            DType::I32 => memory.iter().flat_map(|v| v.to_le_bytes()).collect(),
         };
         let place = self.program.consts.add(Section::Weights, bytes);
         let storage = self.program.storage(Storage {
             dtype: q.dtype,
             scale: q.scale,
             zero_point: q.zero_point,
+            levels: q.levels,
             len: memory.len(),
             place: Place::Const(place.offset),
         });

@@ -111,7 +111,7 @@ impl<'g> Lowering<'g> {
 
     /// The values of a node's result that the QuantizeLinear after it, and the clamps before that, tell apart, with
     /// a step to spare on both sides.
-    fn window(&mut self, node: &'g Node) -> Option<(f64, f64)> {
+    pub(super) fn window(&mut self, node: &'g Node) -> Option<(f64, f64)> {
         let (mut low, mut high) = (f64::NEG_INFINITY, f64::INFINITY);
         let mut reader = self.only_consumer(node.output())?;
         while matches!(reader.op_type.as_str(), "Relu" | "Clip") {
@@ -124,7 +124,7 @@ impl<'g> Lowering<'g> {
             return None;
         }
         let q = self.node_qparams(reader).ok()?;
-        let (lowest, highest) = q.dtype.range();
+        let (lowest, highest) = q.levels;
         let real = |steps: i32| f64::from(steps - q.zero_point) * f64::from(q.scale);
         let step = f64::from(q.scale);
         let (low, high) = (low.max(real(lowest)) - step, high.min(real(highest)) + step);

@@ -2,18 +2,18 @@
 
 use std::rc::Rc;
 
-use equant_runtime::kernels::{pack_conv2d, pack_depthwise_conv2d};
-use equant_runtime::op::{ConstRef, Conv2dParams, DepthwiseConv2dParams, FullyConnectedParams};
+use equant_runtime::kernels::{int4_len, pack_conv2d, pack_depthwise_conv2d, pack_int4};
+use equant_runtime::op::{ConstRef, Conv2dParams, DepthwiseConv2dParams, FourBit, FullyConnectedParams, Weighted};
 use equant_runtime::plan::DType;
 use equant_runtime::quant::Multiplier;
 
-use super::constant::Constant;
+use super::constant::{Along, Constant};
 use super::pending::{Pending, Source};
 use super::{Lowered, Lowering, Operand, Reason, Value, input, multiplier, unsupported};
 use crate::compile::program::Section;
 use crate::compile::view::{Atom, View};
-use crate::graph::Node;
 use crate::graph::shape::{Window, windows};
+use crate::graph::{DataType, Node};
 
 /// Which kernel computes the sums.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +28,7 @@ enum Kernel {
 pub(super) struct Linear {
     x: Operand,
     kernel: Kernel,
-    /// Packed for the kernel.
+    /// In the order of the kernel.
     weights: Vec<i8>,
     /// Real value of one step of each channel's accumulator.
     scales: Vec<f64>,
@@ -43,6 +43,15 @@ pub(super) struct Linear {
 struct Weights {
     ints: Vec<i8>,
     scales: Vec<f64>,
+}
+
+/// The constants of a linear operator in the plan.
+#[derive(Clone, Copy)]
+struct Constants {
+    weights: ConstRef,
+    bias: ConstRef,
+    mantissas: ConstRef,
+    shifts: ConstRef,
 }
 
 impl Linear {
@@ -63,6 +72,27 @@ impl Linear {
             let real = |sum: i64| sum as f64 * self.scales[channel] + self.bias[channel];
             (low.min(real(least)), high.max(real(most)))
         })
+    }
+
+    /// Elements in a row of the kernel's weights.
+    fn row(&self) -> usize {
+        match self.kernel {
+            Kernel::Depthwise { .. } => self.channels(),
+            Kernel::Conv { .. } | Kernel::FullyConnected => self.weights.len() / self.channels().max(1),
+        }
+    }
+
+    /// The bytes of the weights, and whether they have 4 bits: wherever the integers allow, however the file stores
+    /// them, unless rows are so short that filling words up takes what 4 bits save.
+    fn packed(&self) -> Lowered<(Vec<u8>, bool)> {
+        let (len, row) = (self.weights.len(), self.row());
+        let fits = self.weights.iter().all(|w| (-8..8).contains(w));
+        if !fits || int4_len(len, row) >= len {
+            return Ok((self.weights.iter().map(|&w| w as u8).collect(), false));
+        }
+        let mut packed = vec![0; int4_len(len, row)];
+        pack_int4(&self.weights, row, &mut packed).map_err(not_packed)?;
+        Ok((packed, true))
     }
 
     /// Number of output channels, innermost in the output's memory.
@@ -125,7 +155,7 @@ impl<'g> Lowering<'g> {
         let spatial = windows(node, &[*h, *w], &[*kernel_h, *kernel_w]).map_err(Reason::Shape)?;
         let [rows, cols] = [spatial[0], spatial[1]];
         let bias = self.bias(node, *o, 1.0)?;
-        let Weights { ints, scales } = weights_per_output(&weights, 0)?;
+        let Weights { ints, scales } = self.weights_per_output(node, &weights)?;
         let sums = sums(&ints, *o);
         let mut packed = vec![0; ints.len()];
         // One input channel alone is cheaper as a general convolution: its taps lie next to each other.
@@ -137,7 +167,7 @@ impl<'g> Lowering<'g> {
             let done = pack_conv2d(&ints, [*o, *depth, *kernel_h, *kernel_w], &mut packed);
             (Kernel::Conv { rows, cols, groups }, done)
         };
-        done.map_err(|reason| Reason::Shape(format!("weights cannot be packed: {reason}")))?;
+        done.map_err(not_packed)?;
         let x = self.arranged(&x, View::channels_last(&x_shape), &node.name)?;
         let macs = (n * rows.output * cols.output * ints.len()) as u64;
         let scales = scales.into_iter().map(|scale| scale * x.scale).collect();
@@ -207,7 +237,7 @@ impl<'g> Lowering<'g> {
         };
         let positions =
             x.view.inner_positions(last).ok_or_else(|| Reason::Shape("the depth axis is not dense".into()))?;
-        let Weights { ints, scales } = weights_per_output(weights, 0)?;
+        let Weights { ints, scales } = self.weights_per_output(node, weights)?;
         let sums = sums(&ints, outputs);
         // The columns follow the order of the input in memory.
         let mut packed = vec![0; ints.len()];
@@ -252,7 +282,7 @@ impl<'g> Lowering<'g> {
     pub(super) fn eight_bits(&self, x: Operand, name: &str) -> Lowered<Operand> {
         match x.dtype {
             DType::I8 => Ok(x),
-            DType::I16 => unsupported(format!(
+            DType::I16 | DType::I32 => unsupported(format!(
                 "its input `{name}` is not quantized to 8 bits; insert QuantizeLinear and DequantizeLinear before it"
             )),
         }
@@ -281,33 +311,66 @@ impl<'g> Lowering<'g> {
             mantissas.push(m.mantissa);
             shifts.push(m.shift as u8);
         }
+        let (weights, four_bit) = linear.packed()?;
         let consts = &mut self.program.consts;
-        let weights = consts.add(Section::Weights, linear.weights.iter().map(|&w| w as u8).collect());
-        let bias = consts.add_i32(Section::Biases, &biases);
-        let mantissas = consts.add_i32(Section::Multipliers, &mantissas);
-        let shifts = consts.add(Section::Multipliers, shifts);
-        let channels = [weights, bias, mantissas, shifts];
+        let constants = Constants {
+            weights: consts.add(Section::Weights, weights),
+            bias: consts.add_i32(Section::Biases, &biases),
+            mantissas: consts.add_i32(Section::Multipliers, &mantissas),
+            shifts: consts.add(Section::Multipliers, shifts),
+        };
         match linear.kernel {
             Kernel::Conv { rows, cols, groups } => {
                 let geometry = Geometry::new(rows, cols);
                 let [x, y] = [self.image_record(&linear.x), self.window_record(y, rows, cols, outputs)];
-                let params = geometry.conv(groups, channels, clamp);
-                self.program.op(&params, vec![x], y, name, linear.macs);
+                self.weighted(&geometry.conv(groups, constants, clamp), four_bit, [x, y], name, linear.macs);
             }
             Kernel::Depthwise { rows, cols, multiplier } => {
                 let geometry = Geometry::new(rows, cols);
                 let [x, y] = [self.image_record(&linear.x), self.window_record(y, rows, cols, outputs)];
-                let params = geometry.depthwise(multiplier, channels, clamp);
-                self.program.op(&params, vec![x], y, name, linear.macs);
+                self.weighted(&geometry.depthwise(multiplier, constants, clamp), four_bit, [x, y], name, linear.macs);
             }
             Kernel::FullyConnected => {
-                let depth = linear.weights.len() / outputs;
-                let [x, y] = [self.rows_record(&linear.x, depth), self.rows_record(y, outputs)];
+                let [x, y] = [self.rows_record(&linear.x, linear.row()), self.rows_record(y, outputs)];
+                let Constants { weights, bias, mantissas, shifts } = constants;
                 let params = FullyConnectedParams { weights, bias, mantissas, shifts, clamp };
-                self.program.op(&params, vec![x], y, name, linear.macs);
+                self.weighted(&params, four_bit, [x, y], name, linear.macs);
             }
         }
         Ok(())
+    }
+
+    /// An operator with weights, of the kind that their width asks for.
+    fn weighted<P: Weighted + Copy + 'static>(
+        &mut self,
+        params: &P,
+        four_bit: bool,
+        [x, y]: [usize; 2],
+        name: &str,
+        macs: u64,
+    ) {
+        match four_bit {
+            true => self.program.op(&FourBit(*params), vec![x], y, name, macs),
+            false => self.program.op(params, vec![x], y, name, macs),
+        }
+    }
+
+    /// The integers of quantized weights with the zero points taken off, and a scale per output: the first axis.
+    fn weights_per_output(&mut self, node: &Node, weights: &Constant) -> Lowered<Weights> {
+        let found = weights_per_output(weights)?;
+        let four_bit = weights.quantized.as_ref().is_some_and(|q| matches!(q.dtype, DataType::I4 | DataType::U4));
+        if four_bit && found.ints.iter().any(|w| !(-8..8).contains(w)) {
+            let note = format!(
+                "`{}`: its 4-bit weights reach beyond -8..=7 steps from their zero point and take 8 bits in the plan; \
+                 quantize them symmetrically, with one scale for each output channel",
+                node.name
+            );
+            // Some products take several operators.
+            if !self.program.notes.contains(&note) {
+                self.program.notes.push(note);
+            }
+        }
+        Ok(found)
     }
 
     /// The record `[N, H, W, C]` of an image stored with its channels last.
@@ -341,19 +404,16 @@ impl Geometry {
         }
     }
 
-    fn conv(self, groups: usize, [weights, bias, mantissas, shifts]: [ConstRef; 4], clamp: [i32; 2]) -> Conv2dParams {
+    fn conv(self, groups: usize, constants: Constants, clamp: [i32; 2]) -> Conv2dParams {
         let Self { kernel, strides, dilations, pads } = self;
+        let Constants { weights, bias, mantissas, shifts } = constants;
         let groups = groups as u32;
         Conv2dParams { kernel, strides, dilations, pads, groups, weights, bias, mantissas, shifts, clamp }
     }
 
-    fn depthwise(
-        self,
-        multiplier: usize,
-        [weights, bias, mantissas, shifts]: [ConstRef; 4],
-        clamp: [i32; 2],
-    ) -> DepthwiseConv2dParams {
+    fn depthwise(self, multiplier: usize, constants: Constants, clamp: [i32; 2]) -> DepthwiseConv2dParams {
         let Self { kernel, strides, dilations, pads } = self;
+        let Constants { weights, bias, mantissas, shifts } = constants;
         let multiplier = multiplier as u32;
         DepthwiseConv2dParams { kernel, strides, dilations, pads, multiplier, weights, bias, mantissas, shifts, clamp }
     }
@@ -368,21 +428,44 @@ fn sums(ints: &[i8], outputs: usize) -> Vec<(i64, i64)> {
         .collect()
 }
 
-/// The integers of quantized weights with the zero points taken off, and a scale per output.
-fn weights_per_output(weights: &Constant, axis: usize) -> Lowered<Weights> {
+/// Why the runtime could not pack weights: a defect, since shapes and ranges were checked.
+fn not_packed(reason: equant_runtime::Reason) -> Reason {
+    Reason::Shape(format!("weights cannot be packed: {reason}"))
+}
+
+/// See [`Lowering::weights_per_output`].
+fn weights_per_output(weights: &Constant) -> Lowered<Weights> {
     let Some(q) = weights.quantized.as_ref().filter(|q| !q.scales.is_empty()) else {
         return unsupported("its weights are not quantized; quantize them to 8 or 4 bits, or quantize the whole layer");
     };
-    if q.axis.is_some_and(|along| along != axis) {
-        return unsupported(
-            "its weights are quantized along their inputs; quantize them per tensor or per output channel",
-        );
-    }
-    let outputs = weights.shape[axis];
+    let outputs = weights.shape[0];
     let per_output = (weights.real.len() / outputs.max(1)).max(1);
-    let of = |channel: usize| if q.scales.len() == 1 { 0 } else { channel };
-    let ints = q.ints.iter().enumerate().map(|(i, &w)| {
-        let w = w - q.zero_points[of(i / per_output)];
+    let of = |i: usize| match q.along {
+        Along::Nothing => 0,
+        Along::Axis(_) => i / per_output,
+        Along::Blocks(_) => i,
+    };
+    let steps = q.ints.iter().enumerate().map(|(i, &w)| w.saturating_sub(q.zero_points[of(i)]));
+    let (ints, scales): (Vec<i32>, Vec<f64>) = match q.along {
+        Along::Axis(1..) => {
+            return unsupported(
+                "its weights are quantized along their inputs; quantize them per tensor or per output channel",
+            );
+        }
+        Along::Nothing | Along::Axis(_) => {
+            (steps.collect(), (0..outputs).map(|o| q.scales[of(o * per_output)]).collect())
+        }
+        Along::Blocks(block) => {
+            let steps: Vec<i32> = steps.collect();
+            let rows = steps.chunks(per_output).zip(q.scales.chunks(per_output));
+            let rows: Vec<(Vec<i32>, f64)> = rows
+                .map(|(row, scales)| common_scale(row, scales).ok_or(Reason::Blocked { block }))
+                .collect::<Lowered<_>>()?;
+            let (ints, scales): (Vec<Vec<i32>>, Vec<f64>) = rows.into_iter().unzip();
+            (ints.concat(), scales)
+        }
+    };
+    let ints = ints.into_iter().enumerate().map(|(i, w)| {
         i8::try_from(w).map_err(|_| {
             Reason::Unsupported(format!(
                 "a weight of output {} lies {w} steps from the zero point, beyond 8 bits; quantize weights symmetrically",
@@ -390,5 +473,20 @@ fn weights_per_output(weights: &Constant, axis: usize) -> Lowered<Weights> {
             ))
         })
     });
-    Ok(Weights { ints: ints.collect::<Lowered<_>>()?, scales: (0..outputs).map(|o| q.scales[of(o)]).collect() })
+    Ok(Weights { ints: ints.collect::<Lowered<_>>()?, scales })
+}
+
+/// The same weights in steps of their least scale, if the other scales are whole multiples of it and the steps fit 8
+/// bits: blocks whose scales are equal, or differ by small factors.
+fn common_scale(steps: &[i32], scales: &[f64]) -> Option<(Vec<i32>, f64)> {
+    let least = scales.iter().copied().filter(|&scale| scale > 0.0).fold(f64::INFINITY, f64::min);
+    if least == f64::INFINITY {
+        return Some((vec![0; steps.len()], 0.0));
+    }
+    let whole = steps.iter().zip(scales).map(|(&step, &scale)| {
+        let whole = f64::from(step) * (scale / least);
+        let exact = (scale / least).fract() == 0.0 || step == 0;
+        (exact && (-128.0..=127.0).contains(&whole)).then_some(whole as i32)
+    });
+    Some((whole.collect::<Option<_>>()?, least))
 }

@@ -2,11 +2,12 @@
 
 use std::rc::Rc;
 
-use equant_runtime::op::MatMulParams;
+use equant_runtime::op::{MatMulParams, MatMulSoftmaxParams};
+use equant_runtime::plan::DType;
 
 use super::constant::Constant;
 use super::pending::Source;
-use super::{Lowered, Lowering, Operand, Reason, Value, input, multiplier, unsupported};
+use super::{Lowered, Lowering, Operand, QParams, Reason, Value, input, multiplier, unsupported};
 use crate::compile::view::View;
 use crate::graph::{Node, eval};
 
@@ -25,6 +26,12 @@ pub(super) struct Product {
 }
 
 impl Product {
+    /// Whether `view`, under which the output is seen, has the columns as its last axis, dense in memory.
+    pub(super) fn has_dense_rows(&self, view: &View) -> bool {
+        let last = view.shape().len().saturating_sub(1);
+        view.shape().last() == Some(&self.n) && self.y_strides[3] == 1 && view.stride(last) == Some(1)
+    }
+
     /// The real values the outputs can take.
     pub(super) fn real_range(&self) -> (f64, f64) {
         let ((a_low, a_high), (b_low, b_high)) = (self.a.real_range(), self.b.real_range());
@@ -182,6 +189,39 @@ impl<'g> Lowering<'g> {
         let macs = (batch[0] * batch[1] * m * k * n) as u64;
         let [a, b, y] = [a, b, y].map(|x| self.default_record(x));
         self.program.op(&params, vec![a, b], y, name, macs);
+        Ok(())
+    }
+
+    /// `factor · softmax(scale · product)` over the columns.
+    pub(super) fn emit_attention(
+        &mut self,
+        (product, scale): (&Product, f64),
+        factor: f64,
+        y: &Operand,
+        name: &str,
+    ) -> Lowered<()> {
+        let Product { a, b, batch, m, k, n, a_strides, b_strides, y_strides } = product;
+        let exponent = multiplier(a.scale * b.scale * scale * std::f64::consts::LOG2_E)?;
+        let output = multiplier(factor / f64::from(self.program.storages[y.storage].scale))?;
+        let params = MatMulSoftmaxParams {
+            batch: batch.map(|size| size as u32),
+            m: *m as u32,
+            k: *k as u32,
+            n: *n as u32,
+            a_strides: *a_strides,
+            b_strides: *b_strides,
+            y_strides: [y_strides[0], y_strides[1], y_strides[2]],
+            mantissa: exponent.mantissa,
+            shift: i32::from(exponent.shift),
+            output_mantissa: output.mantissa,
+            output_shift: i32::from(output.shift),
+        };
+        let macs = (batch[0] * batch[1] * m * k * n) as u64;
+        let sums = QParams::full(DType::I32, (a.scale * b.scale) as f32, 0);
+        let sums = self.fresh(View::row_major(&[*n]), sums, DType::I32.range());
+        let [a, b, y, sums] = [a, b, y, &sums].map(|x| self.default_record(x));
+        self.program.op(&params, vec![a, b], y, name, macs);
+        self.program.work(sums);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@
 
 mod constant;
 mod elementwise;
+mod fine;
 mod linear;
 mod matmul;
 mod norm;
@@ -31,7 +32,7 @@ use super::error::{Error, Issue, Reason};
 use super::program::{Named, Program};
 use super::view::View;
 use crate::graph::{DataType, Dim, Graph, Node};
-use crate::qdq::{FloatRanges, float_ranges};
+use crate::qdq::{FloatRanges, float_ranges, sixteen_bit_scale};
 
 /// Quantization of an activation, in the plan's signed dtypes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,9 +40,19 @@ pub(super) struct QParams {
     pub(super) dtype: DType,
     pub(super) scale: f32,
     pub(super) zero_point: i32,
+    /// Lowest and highest value: of the dtype, or of 4 bits that are stored in one of 8.
+    pub(super) levels: (i32, i32),
 }
 
+/// What tells [`QParams`] apart.
+type Key = (u8, u32, i32, (i32, i32));
+
 impl QParams {
+    /// Parameters that use the whole dtype.
+    pub(super) fn full(dtype: DType, scale: f32, zero_point: i32) -> Self {
+        Self { dtype, scale, zero_point, levels: dtype.range() }
+    }
+
     /// ONNX `QuantizeLinear` of one value.
     fn quantize(&self, x: f64) -> i32 {
         self.saturate(f64::from((x as f32 / self.scale).round_ties_even()))
@@ -53,26 +64,18 @@ impl QParams {
     }
 
     fn saturate(&self, rounded: f64) -> i32 {
-        let (low, high) = self.dtype.range();
+        let (low, high) = self.levels;
         (rounded + f64::from(self.zero_point)).clamp(f64::from(low), f64::from(high)) as i32
     }
 
     /// Symmetric 16-bit parameters that hold `low..=high` without saturation.
     fn sixteen(low: f64, high: f64) -> Self {
-        let bound = low.abs().max(high.abs());
-        let mut scale = (bound / 32767.0) as f32;
-        if !(scale.is_normal() && scale > 0.0) {
-            scale = 1.0;
-        }
-        while f64::from(scale) * 32767.0 < bound && scale < 1e30 {
-            scale = scale.next_up();
-        }
-        Self { dtype: DType::I16, scale, zero_point: 0 }
+        Self::full(DType::I16, sixteen_bit_scale(low.abs().max(high.abs())), 0)
     }
 
     /// Equality of every bit: a key for look-ups.
-    fn key(&self) -> (bool, u32, i32) {
-        (self.dtype == DType::I16, self.scale.to_bits(), self.zero_point)
+    fn key(&self) -> Key {
+        (self.dtype as u8, self.scale.to_bits(), self.zero_point, self.levels)
     }
 }
 
@@ -180,7 +183,7 @@ struct Lowering<'g> {
     /// What calibration saw of values that stay in float.
     seen: FloatRanges,
     /// Results of QuantizeLinear by value and parameters.
-    quantized: HashMap<(String, (bool, u32, i32)), Operand>,
+    quantized: HashMap<(String, Key), Operand>,
     issues: Vec<Issue>,
     /// Name and type of the pending operator whose emission failed, if not the node at hand.
     blame: Option<(String, String)>,
@@ -287,7 +290,7 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    /// Names a value. An operator whose result is used in several ways is emitted at once, 16 bits wide.
+    /// Names a value. An operator whose result is used in several ways is emitted at once, wide.
     fn set(&mut self, name: &str, value: Value) -> Lowered<()> {
         let value = match value {
             Value::Pending(pending) if !self.stays_pending(name) => Value::Operand(self.emit_wide(&pending, name)?),
@@ -325,7 +328,7 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    /// A value as a tensor of the plan; emits what is pending, 16 bits wide.
+    /// A value as a tensor of the plan; emits what is pending, wide.
     fn operand(&mut self, name: &str) -> Lowered<Operand> {
         let value = self.value(name)?;
         let operand = self.operand_of(name, value)?;

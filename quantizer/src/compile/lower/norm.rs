@@ -5,7 +5,7 @@ use std::rc::Rc;
 use equant_runtime::op::{LayerNormParams, SoftmaxParams};
 
 use super::pending::Source;
-use super::{Lowered, Lowering, Operand, Reason, input, multiplier, unsupported};
+use super::{Lowered, Lowering, Operand, Reason, Value, input, multiplier, unsupported};
 use crate::compile::program::Section;
 use crate::compile::view::View;
 use crate::graph::{Node, eval};
@@ -33,7 +33,18 @@ impl Norm {
 
 impl<'g> Lowering<'g> {
     pub(super) fn softmax(&mut self, node: &'g Node) -> Lowered<()> {
-        let x = self.operand(input(node, 0)?)?;
+        let name = input(node, 0)?;
+        if let Value::Pending(scores) = self.value(name)?
+            && let Source::Product(product) = &scores.source
+            && scores.is_unclamped()
+            && product.has_dense_rows(&scores.view)
+            && eval::normalize_axis(node.int("axis", -1), scores.view.shape().len())
+                == scores.view.shape().len().checked_sub(1)
+        {
+            let source = Source::Attention(product.clone(), scores.factor);
+            return self.set_pending(node, source, scores.view.clone());
+        }
+        let x = self.operand(name)?;
         let x = self.rows_of(node, x)?;
         let view = x.view.clone();
         self.set_pending(node, Source::Softmax(x), view)
@@ -110,18 +121,21 @@ impl<'g> Lowering<'g> {
     ) -> Lowered<()> {
         let Norm { x, epsilon, gamma, beta } = norm;
         let per_step = factor / f64::from(self.program.storages[y.storage].scale);
-        let largest = gamma.iter().fold(0.0f64, |m, g| m.max((g * per_step).abs()));
-        if largest >= f64::from(1 << 30) {
-            return Err(Reason::Multiplier { value: largest });
+        let largest = |values: &[f64]| values.iter().fold(0.0f64, |m, v| m.max((v * per_step).abs()));
+        let (most_gamma, most_beta) = (largest(gamma), largest(beta));
+        if most_gamma >= f64::from(1 << 30) {
+            return Err(Reason::Multiplier { value: most_gamma });
         }
-        // As many fraction bits as 31 bits leave, at most 56.
-        let gamma_shift = if largest > 0.0 { (29 - largest.log2().floor() as i64).clamp(0, 56) as u32 } else { 0 };
+        // As many fraction bits as 31 bits leave, at most 16 and 40 more.
+        let fraction = |largest: f64| if largest > 0.0 { 29 - largest.log2().floor() as i64 } else { 0 };
+        let beta_shift = if most_beta > 0.0 { fraction(most_beta).clamp(1, 16) as u32 } else { 16 };
+        let gamma_shift = fraction(most_gamma).clamp(0, i64::from(beta_shift) + 40) as u32;
         let fixed = |v: f64, bits: u32| {
             let room = f64::from(i32::MAX);
             (v * per_step * 2f64.powi(bits as i32)).round_ties_even().clamp(-room, room) as i32
         };
         let gammas: Vec<i32> = gamma.iter().map(|&g| fixed(g, gamma_shift)).collect();
-        let betas: Vec<i32> = beta.iter().map(|&b| fixed(b, 16)).collect();
+        let betas: Vec<i32> = beta.iter().map(|&b| fixed(b, beta_shift)).collect();
         let depth = gamma.len();
         let epsilon = (epsilon * (depth as f64 / x.scale).powi(2)).round_ties_even().max(1.0) as u64;
         let params = LayerNormParams {
@@ -129,6 +143,7 @@ impl<'g> Lowering<'g> {
             gamma: self.program.consts.add_i32(Section::Multipliers, &gammas),
             gamma_shift,
             beta: self.program.consts.add_i32(Section::Biases, &betas),
+            beta_shift,
             clamp,
         };
         let [input, output] = [self.rows_record(x, depth), self.rows_record(y, depth)];

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use equant_runtime::op::{AddParams, MulParams, RequantizeParams};
+use equant_runtime::plan::DType;
 
 use super::linear::Linear;
 use super::matmul::Product;
@@ -27,6 +28,8 @@ pub(super) enum Source {
     Mean(Mean),
     /// Softmax over the last axis.
     Softmax(Operand),
+    /// Softmax over the columns of a product times a factor.
+    Attention(Product, f64),
     /// Layer normalization over the last axis.
     Norm(Rc<Norm>),
     /// The operand itself.
@@ -96,7 +99,7 @@ impl Pending {
                 ends.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)))
             }
             Source::Mean(mean) => mean.real_range(),
-            Source::Softmax(_) => (0.0, 1.0),
+            Source::Softmax(_) | Source::Attention(..) => (0.0, 1.0),
             Source::Norm(norm) => norm.real_range(),
             Source::Same(x) => x.real_range(),
         };
@@ -109,18 +112,14 @@ impl Pending {
         let (low, high) = self.real_range();
         match &self.source {
             // The kernel's output is 8 bits wide; 255 steps hold 0..=1 exactly.
-            Source::Softmax(_) => QParams {
-                dtype: equant_runtime::plan::DType::I8,
-                scale: (self.factor / 255.0) as f32,
-                zero_point: -128,
-            },
+            Source::Softmax(_) | Source::Attention(..) => QParams::full(DType::I8, (self.factor / 255.0) as f32, -128),
             _ => QParams::sixteen(low, high),
         }
     }
 
     /// The clamp and the range under `q`.
     fn bounds(&self, q: QParams) -> Bounds {
-        let (lowest, highest) = q.dtype.range();
+        let (lowest, highest) = q.levels;
         let end = |x: f64, open: i32| if x.is_finite() { q.quantize(x) } else { open };
         let clamp = [end(self.clamp.0, lowest), end(self.clamp.1, highest)];
         let (low, high) = self.real_range();
@@ -133,21 +132,30 @@ impl Pending {
     }
 }
 
+/// How many times finer one operand of a 32-bit sum may be than the other: the rounding of its factor then costs at most
+/// 2^-20 of its value.
+const MOST_UNEQUAL: f64 = 1024.0;
+
 /// How far beyond the range that calibration saw a 16-bit value reaches before it saturates.
 const HEADROOM: f64 = 4.0;
 
 impl Lowering<'_> {
-    /// Emits a pending operator as the float value `name`, 16 bits wide: within what calibration saw of it, with
-    /// [`HEADROOM`], and otherwise, or where that is less, within the proved bound.
+    /// Emits a pending operator as the float value `name`: 32 bits wide within the proved bound where its readers need
+    /// that ([`Self::fine_params`]); else 16, within what calibration saw of it, with [`HEADROOM`], and otherwise, or
+    /// where that is less, within the proved bound.
     pub(super) fn emit_wide(&mut self, pending: &Pending, name: &str) -> Lowered<Operand> {
+        if matches!(pending.source, Source::Softmax(_) | Source::Attention(..)) {
+            return self.emit(pending, None);
+        }
+        let normalizes = matches!(pending.source, Source::Norm(_));
+        if let Some(q) = self.fine_params(name, pending.real_range(), normalizes) {
+            return self.emit(pending, Some(q));
+        }
         let seen = self.seen.get(name).map(|&(low, high)| f64::from(low.abs().max(high.abs())) * HEADROOM);
-        let q = match (seen, &pending.source) {
-            (Some(seen), source) if seen > 0.0 && !matches!(source, Source::Softmax(_)) => {
-                let (low, high) = pending.real_range();
-                Some(QParams::sixteen(low.max(-seen), high.min(seen)))
-            }
-            _ => None,
-        };
+        let q = seen.filter(|&seen| seen > 0.0).map(|seen| {
+            let (low, high) = pending.real_range();
+            QParams::sixteen(low.max(-seen), high.min(seen))
+        });
         self.emit(pending, q)
     }
 
@@ -172,10 +180,11 @@ impl Lowering<'_> {
             Source::Linear(linear) => self.emit_linear(linear, pending.factor, &y, bounds.clamp, name)?,
             Source::Product(product) => self.emit_product(product, pending.factor, &y, bounds.clamp, name)?,
             Source::Sum(a, b) => {
-                let ratios = [a, b].map(|x| x.scale * pending.factor / f64::from(q.scale));
+                let (a, b) = self.comparable([a, b], q, pending)?;
+                let ratios = [&a, &b].map(|x| x.scale * pending.factor / f64::from(q.scale));
                 let (a_factor, b_factor, shift) = sum_factors(ratios)?;
                 let params = AddParams { a_factor, b_factor, shift, clamp: bounds.clamp };
-                self.emit_binary(&params, a, b, &y, name);
+                self.emit_binary(&params, &a, &b, &y, name);
             }
             Source::Times(a, b) => {
                 let m = multiplier(a.scale * b.scale * pending.factor / f64::from(q.scale))?;
@@ -183,19 +192,52 @@ impl Lowering<'_> {
                 self.emit_binary(&params, a, b, &y, name);
             }
             Source::Mean(mean) => self.emit_mean(mean, pending.factor, &y, bounds.clamp, name)?,
-            Source::Softmax(x) => {
-                if !pending.is_unclamped() || q.dtype != equant_runtime::plan::DType::I8 {
+            Source::Softmax(_) | Source::Attention(..) => {
+                if !pending.is_unclamped() || q.dtype != DType::I8 {
                     // The kernel neither clamps nor writes 16 bits: a finer step first.
                     let plain = Pending { clamp: (f64::NEG_INFINITY, f64::INFINITY), ..pending.clone() };
                     let x = self.emit(&plain, None)?;
                     return self.emit_requantize(&x, q, 1.0, bounds, name);
                 }
-                self.emit_softmax(x, pending.factor, &y, name)?;
+                match &pending.source {
+                    Source::Softmax(x) => self.emit_softmax(x, pending.factor, &y, name)?,
+                    Source::Attention(product, scale) => {
+                        self.emit_attention((product, *scale), pending.factor, &y, name)?;
+                    }
+                    _ => {}
+                }
             }
             Source::Norm(norm) => self.emit_norm(norm, pending.factor, &y, bounds.clamp, name)?,
             Source::Same(_) => {}
         }
         Ok(y)
+    }
+
+    /// The operands of a sum, the coarser one brought to 32 bits first where its factor would leave too few bits for
+    /// the other one's.
+    fn comparable(&mut self, [a, b]: [&Operand; 2], q: QParams, pending: &Pending) -> Lowered<(Operand, Operand)> {
+        if q.dtype == DType::I32 {
+            if a.scale > b.scale * MOST_UNEQUAL {
+                return Ok((self.in_steps_of(a, q, pending)?, b.clone()));
+            }
+            if b.scale > a.scale * MOST_UNEQUAL {
+                return Ok((a.clone(), self.in_steps_of(b, q, pending)?));
+            }
+        }
+        Ok((a.clone(), b.clone()))
+    }
+
+    /// An operand under 32-bit parameters that, times the pending factor, are `q`.
+    fn in_steps_of(&mut self, x: &Operand, q: QParams, pending: &Pending) -> Lowered<Operand> {
+        let scale = (f64::from(q.scale) / pending.factor) as f32;
+        let same = Pending {
+            source: Source::Same(x.clone()),
+            factor: 1.0,
+            clamp: (f64::NEG_INFINITY, f64::INFINITY),
+            view: x.view.clone(),
+            node: pending.node.clone(),
+        };
+        self.emit(&same, Some(QParams { scale, ..q }))
     }
 
     fn emit_binary<P: equant_runtime::op::Params + Copy + 'static>(

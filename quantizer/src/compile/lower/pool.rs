@@ -97,7 +97,7 @@ impl<'g> Lowering<'g> {
         let shape = x.view.shape();
         let y = self.fresh_like(&x, View::channels_last(&[shape[0], shape[1], rows.output, cols.output]));
         let Geometry { kernel, strides, dilations, pads } = Geometry::new(rows, cols);
-        let (low, high) = x.dtype.range();
+        let (low, high) = self.params_of(&x).levels;
         let params = MaxPool2dParams { kernel, strides, dilations, pads, clamp: [low, high] };
         let [input, output] = [self.image_record(&x), self.image_record(&y)];
         let work = (y.view.len() * rows.kernel * cols.kernel) as u64;

@@ -35,14 +35,15 @@ impl<'g> Lowering<'g> {
         if !(scale.is_finite() && scale > 0.0) {
             return Err(refuse("the scale is not a positive finite number"));
         }
-        let (dtype, shift) = match dtype {
+        let (stored, shift) = match dtype {
             DataType::U8 => (DType::I8, 128),
-            DataType::I8 => (DType::I8, 0),
+            DataType::I8 | DataType::I4 | DataType::U4 => (DType::I8, 0),
             DataType::U16 => (DType::I16, 32768),
             DataType::I16 => (DType::I16, 0),
             other => return Err(refuse(&format!("activations of type {other:?} are not supported"))),
         };
-        Ok(QParams { dtype, scale, zero_point: zero_point - shift })
+        let (low, high) = dtype.quantized_range().unwrap_or(stored.range());
+        Ok(QParams { dtype: stored, scale, zero_point: zero_point - shift, levels: (low - shift, high - shift) })
     }
 
     pub(super) fn quantize(&mut self, node: &'g Node) -> Lowered<()> {
@@ -121,7 +122,7 @@ impl<'g> Lowering<'g> {
     pub(super) fn input_operand(&mut self, name: &str, shape: &[usize], q: QParams) -> Lowered<Operand> {
         // Only images have channels; other tensors lie as the model has them.
         let view = if shape.len() == 4 { View::channels_last(shape) } else { View::row_major(shape) };
-        let operand = self.fresh(view, q, q.dtype.range());
+        let operand = self.fresh(view, q, q.levels);
         let record = self.default_record(&operand);
         let position = self.graph.inputs.iter().position(|input| input.name == name).unwrap_or(0);
         self.inputs.insert(position, record);

@@ -11,10 +11,17 @@ impl Lowering<'_> {
             dtype: q.dtype,
             scale: q.scale,
             zero_point: q.zero_point,
+            levels: q.levels,
             len: view.len(),
             place: Place::Arena,
         });
         Operand { storage, dtype: q.dtype, scale: f64::from(q.scale), zero_point: q.zero_point, view, range }
+    }
+
+    /// The parameters that an operand's integers mean their values under.
+    pub(super) fn params_of(&self, x: &Operand) -> QParams {
+        let levels = self.program.storages[x.storage].levels;
+        QParams { dtype: x.dtype, scale: x.scale as f32, zero_point: x.zero_point, levels }
     }
 
     /// A new tensor with the record parameters of another one's storage.
@@ -90,7 +97,7 @@ impl Lowering<'_> {
                 scale: named.scale,
                 zero_point: named.zero_point,
                 view: named.view,
-                range: storage.dtype.range(),
+                range: storage.levels,
             };
             let record = self.default_record(&operand);
             self.program.outputs.push(record);
@@ -106,7 +113,7 @@ impl Lowering<'_> {
         }
         if f64::from(self.program.storages[operand.storage].scale) != operand.scale {
             // A scalar factor was left to the scale: give the output a record that says so.
-            let q = QParams { dtype: operand.dtype, scale: operand.scale as f32, zero_point: operand.zero_point };
+            let q = self.params_of(&operand);
             operand = self.copied(&operand, q, name)?;
         }
         let shape = operand.view.shape();

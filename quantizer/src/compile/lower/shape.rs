@@ -167,7 +167,7 @@ impl<'g> Lowering<'g> {
         for &name in names {
             let (least, most) = match self.value(name)? {
                 Value::Operand(x) => {
-                    shared.push(QParams { dtype: x.dtype, scale: x.scale as f32, zero_point: x.zero_point });
+                    shared.push(self.params_of(&x));
                     x.real_range()
                 }
                 Value::Const(constant) => {
@@ -207,7 +207,7 @@ impl<'g> Lowering<'g> {
 
     /// The same integers in a tensor of their own.
     pub(super) fn copied(&mut self, x: &Operand, q: QParams, name: &str) -> Lowered<Operand> {
-        let (low, high) = q.dtype.range();
+        let (low, high) = q.levels;
         let bounds = Bounds { clamp: [low, high], range: x.range };
         self.forced_requantize(x, q, 1.0, bounds, name)
     }
@@ -254,9 +254,12 @@ impl<'g> Lowering<'g> {
             (before[place], after[place]) = (first as u32, last as u32);
             padded[axis] += (first + last) as usize;
         }
-        let q = QParams { dtype: x.dtype, scale: x.scale as f32, zero_point: x.zero_point };
-        let value = q.quantize(value);
+        let value = QParams::full(x.dtype, x.scale as f32, x.zero_point).quantize(value);
         let mut y = self.fresh_like(&x, View::ordered(&padded, &order));
+        let levels = &mut self.program.storages[y.storage].levels;
+        if !(levels.0..=levels.1).contains(&value) {
+            *levels = x.dtype.range();
+        }
         y.range = (x.range.0.min(value), x.range.1.max(value));
         let dims = |shape: &[usize]| order.iter().map(|&axis| shape[axis]).collect();
         let [input, output] = [self.shaped_record(&x, dims(&shape)), self.shaped_record(&y, dims(&padded))];

@@ -59,7 +59,7 @@ impl Table {
     /// 16 bits.
     fn default_params(&self) -> QParams {
         let x = &self.operand;
-        let own = QParams { dtype: x.dtype, scale: x.scale as f32, zero_point: x.zero_point };
+        let own = QParams::full(x.dtype, x.scale as f32, x.zero_point);
         let exact = |v: f64| {
             let steps = v / f64::from(own.scale) + f64::from(own.zero_point);
             (steps - steps.round()).abs() < 1e-6 && (-128.0..=127.0).contains(&steps.round())
@@ -115,7 +115,7 @@ impl<'g> Lowering<'g> {
         let (low, high) = self.clamp_bounds(node)?;
         let value = match self.value(name)? {
             Value::Pending(pending) => Value::Pending(Box::new(pending.clamped(low, high))),
-            Value::Operand(x) if x.dtype == DType::I16 => {
+            Value::Operand(x) if x.dtype != DType::I8 => {
                 let view = x.view.clone();
                 Value::Pending(Box::new(Pending::new(Source::Same(x), view, node).clamped(low, high)))
             }
@@ -159,6 +159,7 @@ impl<'g> Lowering<'g> {
         let bytes = match q.dtype {
             DType::I8 => entries.iter().map(|&v| v as u8).collect(),
             DType::I16 => entries.iter().flat_map(|&v| (v as i16).to_le_bytes()).collect(),
+            DType::I32 => entries.iter().flat_map(|v| v.to_le_bytes()).collect(),
         };
         let params = LutParams { table: self.program.consts.add(Section::Tables, bytes) };
         let y = self.fresh(x.view.clone(), q, range);

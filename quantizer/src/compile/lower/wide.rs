@@ -7,7 +7,7 @@
 
 use equant_runtime::plan::DType;
 
-use super::constant::{Constant, Quantized};
+use super::constant::{Along, Constant, Quantized};
 use super::pending::{Bounds, Pending, Source};
 use super::{Lowered, Lowering, Operand, QParams, Reason, Value};
 use crate::compile::view::View;
@@ -75,7 +75,7 @@ impl Lowering<'_> {
     /// A 16-bit operand as `258 · high + low`.
     fn digits(&mut self, x: &Operand, node: &Node) -> Lowered<Vec<Operand>> {
         let full = |range| Bounds { clamp: [-128, 127], range };
-        let params = |scale: f64| QParams { dtype: DType::I8, scale: scale as f32, zero_point: 0 };
+        let params = |scale: f64| QParams::full(DType::I8, scale as f32, 0);
         let high = self.emit_requantize(x, params(x.scale * X_BASE), 1.0, full((-128, 127)), &node.name)?;
         let minus = Constant { shape: vec![], real: vec![-1.0], quantized: None };
         let minus = self.constant_operand(&minus, &high)?;
@@ -113,7 +113,7 @@ fn split(weights: &Constant) -> Vec<Constant> {
             dtype: DataType::I8,
             scales: scales.iter().map(|scale| scale * base).collect(),
             zero_points: vec![0; outputs],
-            axis: Some(0),
+            along: Along::Axis(0),
         }),
     };
     vec![digit(high, f64::from(W_BASE)), digit(low, 1.0)]

@@ -1,6 +1,7 @@
 //! Each family of operators against its definition.
 
 use equant_runtime::op::OpKind;
+use equant_runtime::plan::DType;
 
 use super::{Net, check};
 use crate::graph::{Attr, DataType};
@@ -437,4 +438,73 @@ fn a_quantized_sum_spends_sixteen_bits_where_they_count() {
     let sum = compiled.values.iter().find(|value| value.name == y).unwrap();
     // 0..=255 steps of 0.05, and ±128 of 0.02.
     assert!(sum.scale * 32767.0 < 15.5, "{}", sum.scale);
+}
+
+#[test]
+fn a_float_stream_is_as_fine_as_what_reads_it() {
+    let mut net = Net::new(45);
+    let x = net.input("x", &[1, 9, 32]);
+    let table = net.random_floats(&[9, 32], -1.0, 1.0);
+    let table = net.q(&table, 0.01, 0, DataType::I8);
+    let mut stream = net.node("Add", &[&x, &table], &[]);
+    for _ in 0..2 {
+        let gamma = net.random_floats(&[32], 0.5, 1.5);
+        let beta = net.random_floats(&[32], -0.5, 0.5);
+        let n = net.node("LayerNormalization", &[&stream, &gamma, &beta], &[]);
+        let n = net.q(&n, 0.04, 4, DataType::I8);
+        let w = net.weights(&[32, 32], 1);
+        let y = net.node("MatMul", &[&n, &w], &[]);
+        stream = net.node("Add", &[&stream, &y], &[]);
+    }
+    let n = net.node("LayerNormalization", &[&stream], &[]);
+    // 16 bits: what the stream loses would show as steps of this output.
+    let n = net.q(&n, 0.0002, 32768, DataType::U16);
+    net.output(&n);
+    let compiled = check(&mut net, STEP);
+    let stream = compiled.values.iter().find(|value| value.name == stream).unwrap();
+    assert_eq!(stream.dtype, DType::I32);
+    // A graph output has 16 bits, whatever reads it besides.
+    net.output(&stream.name);
+    let compiled = net.compile().unwrap();
+    assert_eq!(compiled.values.iter().find(|value| value.name == stream.name).unwrap().dtype, DType::I16);
+}
+
+#[test]
+fn float_scores_are_never_stored() {
+    for (seed, transposed) in [(46, false), (47, true)] {
+        let mut net = Net::new(seed);
+        let q = net.input("q", &[1, 2, 9, 12]);
+        let shape: &[usize] = if transposed { &[1, 2, 70, 12] } else { &[1, 2, 12, 70] };
+        let k = net.float_input("k", shape);
+        let mut k = net.q(&k, 0.02, 7, DataType::I8);
+        if transposed {
+            k = net.node("Transpose", &[&k], &[("perm", ints(&[0, 1, 3, 2]))]);
+        }
+        let s = net.node("MatMul", &[&q, &k], &[]);
+        let factor = net.floats(&[], &[0.37]);
+        let s = net.node("Mul", &[&s, &factor], &[]);
+        let p = net.node("Softmax", &[&s], &[]);
+        let p = net.q(&p, 1.0 / 255.0, 0, DataType::U8);
+        net.output(&p);
+        let compiled = check(&mut net, STEP);
+        assert_eq!(compiled.operators, [OpKind::MatMulSoftmax]);
+        assert_eq!(compiled.map.macs(), 2 * 9 * 70 * 12);
+    }
+}
+
+#[test]
+fn scores_with_a_mask_are_summed_in_32_bits() {
+    let mut net = Net::new(48);
+    let q = net.input("q", &[1, 2, 9, 12]);
+    let k = net.float_input("k", &[1, 2, 12, 20]);
+    let k = net.q(&k, 0.02, 7, DataType::I8);
+    let s = net.node("MatMul", &[&q, &k], &[]);
+    let mask = net.random_floats(&[1, 1, 9, 20], -4.0, 0.0);
+    let s = net.node("Add", &[&s, &mask], &[]);
+    let p = net.node("Softmax", &[&s], &[]);
+    let p = net.q(&p, 1.0 / 255.0, 0, DataType::U8);
+    net.output(&p);
+    let compiled = check(&mut net, STEP);
+    assert_eq!(compiled.operators, [OpKind::MatMul, OpKind::Add, OpKind::Softmax]);
+    assert_eq!(compiled.values.iter().find(|value| value.name == s).unwrap().dtype, DType::I32);
 }

@@ -2,6 +2,7 @@
 
 mod errors;
 mod families;
+mod four_bits;
 mod memory;
 mod reference;
 mod third_party;
@@ -59,7 +60,7 @@ impl Net {
         self.q(&x, 0.0231, 131, DataType::U8)
     }
 
-    fn initializer(&mut self, stem: &str, tensor: Tensor) -> String {
+    pub(super) fn initializer(&mut self, stem: &str, tensor: Tensor) -> String {
         let name = self.graph.fresh_name(stem);
         self.graph.initializers.insert(name.clone(), tensor);
         name

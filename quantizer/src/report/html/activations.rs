@@ -68,9 +68,39 @@ pub(super) fn weights(out: &mut String, report: &Report) {
             numbers::shape(&weights.shape),
             range(weights.min, weights.max),
             or_dash(weights.sqnr_db.map(numbers::decibels)),
+            format!("{} / {}", numbers::real(weights.law.kurtosis), numbers::real(weights.law.channel_kurtosis)),
+            numbers::real(weights.law.largest_to_median),
+            weights.law.outlier_channels.len().to_string(),
+            format!("{} bit", weights.stored_bits),
+            format!("{:.2} bit", weights.entropy_bits),
         ]
     });
-    rows(out, 4, &["node", "operator", "type", "scales", "shape", "range", "SQNR"], body);
+    let head = [
+        "node",
+        "operator",
+        "type",
+        "scales",
+        "shape",
+        "range",
+        "SQNR",
+        "kurtosis",
+        "max/median",
+        "outliers",
+        "stored",
+        "entropy",
+    ];
+    rows(out, 4, &head, body);
+    let bytes = &report.weight_bytes;
+    let _ = writeln!(
+        out,
+        "<p class=\"note\">Kurtosis: of the float weights, all together and of the output channel where it is largest; 1.8 \
+         for a uniform distribution, 3 for a normal one. Max/median: of the magnitudes of an output channel, where it is \
+         largest. Outliers: input channels whose mean magnitude is more than six times that of all. Entropy: Shannon bits per weight of the integers. All weights take {} as stored, in the files and in flash; their entropy \
+         is {}, which is what they add to an entropy-coded download (<code>equant package</code>). Flash and memory do \
+         not shrink by it.</p>",
+        numbers::bytes(bytes.stored),
+        numbers::bytes(bytes.shannon),
+    );
 }
 
 fn range(low: f64, high: f64) -> String {

@@ -165,11 +165,11 @@ pub(super) fn made(out: &mut String, report: &Report) {
     let test = made.test.as_ref().map(|test| format!(", tested with {} of {}", test.samples, code(&test.file)));
     let config = &made.config;
     let settings = format!(
-        "observer {}, {} weights {}, {} activations",
-        config.observer(),
-        if config.reduce_range { "7-bit" } else { "8-bit" },
+        "observer {}, {}-bit weights {}, {} activations",
+        config.observer.map_or("layer outputs".to_owned(), |observer| observer.to_string()),
+        if config.reduce_range { 7 } else { config.bits.weights.bits() },
         if config.per_channel { "per channel" } else { "per tensor" },
-        dtype_name(config.activations.dtype()),
+        dtype_name(config.activations.dtype(config.bits.activations)),
     );
     let _ = writeln!(
         out,
