@@ -5,3 +5,4 @@ pub mod cut;
 pub mod fuzz;
 pub mod models;
 pub mod npy;
+pub mod reference;

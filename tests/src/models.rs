@@ -61,6 +61,8 @@ pub fn quantize(model: &str, calibration: &Path, config: Config) -> Artifacts {
         backend: Backend::Tract,
         threads: threads(),
         strip_names: false,
+        budget: None,
+        tune: None,
         metric: None,
         command: String::new(),
     };

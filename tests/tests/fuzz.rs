@@ -21,7 +21,7 @@ fn plan_seeds_are_valid() {
 /// A mutator that never gets past the first check would test nothing.
 #[test]
 fn mutations_are_repeatable_and_reach_deep() {
-    for (target, least) in [(Target::Plan, 15), (Target::Onnx, 100)] {
+    for (target, least) in [(Target::Plan, 15), (Target::Onnx, 100), (Target::Package, 6)] {
         let pool = seeds(target);
         let outcomes = |seed: u64| -> Vec<String> {
             let mut rng = Rng::new(seed);

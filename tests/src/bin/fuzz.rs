@@ -1,4 +1,4 @@
-//! Fuzzing on stable Rust for a bounded time: `cargo run --release -p equant-tests --bin fuzz [plan|onnx|npz]`.
+//! Fuzzing on stable Rust for a bounded time: `cargo run --release -p equant-tests --bin fuzz [plan|onnx|npz|package]`.
 //!
 //! Each target runs in a process of its own with a limit on its memory, so that panics, stack overflows, endless loops
 //! and absurd allocations are all seen from outside. The input under test lies in a file meanwhile; when the process dies
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         names => {
             let targets: Option<Vec<Target>> = names.iter().map(|name| Target::from_name(name)).collect();
             let Some(mut targets) = targets else {
-                eprintln!("usage: fuzz [plan|onnx|npz]... | --replay TARGET FILE");
+                eprintln!("usage: fuzz [plan|onnx|npz|package]... | --replay TARGET FILE");
                 return ExitCode::from(2);
             };
             if targets.is_empty() {

@@ -12,7 +12,7 @@ mod targets;
 pub use mutate::mutate;
 pub use rng::Rng;
 pub use seeds::seeds;
-pub use targets::{npz_input, onnx_input, plan_input};
+pub use targets::{npz_input, onnx_input, package_input, plan_input};
 
 /// What bytes are taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +23,13 @@ pub enum Target {
     Onnx,
     /// A sample file: opened and read through.
     Npz,
+    /// A package, or a file to make one of.
+    Package,
 }
 
 impl Target {
     /// All targets.
-    pub const ALL: [Self; 3] = [Self::Plan, Self::Onnx, Self::Npz];
+    pub const ALL: [Self; 4] = [Self::Plan, Self::Onnx, Self::Npz, Self::Package];
 
     /// The target's name in file names and on the command line.
     pub const fn name(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Target {
             Self::Plan => "plan",
             Self::Onnx => "onnx",
             Self::Npz => "npz",
+            Self::Package => "package",
         }
     }
 
@@ -49,6 +52,7 @@ impl Target {
             Self::Plan => plan_input(bytes),
             Self::Onnx => onnx_input(bytes),
             Self::Npz => npz_input(bytes),
+            Self::Package => package_input(bytes),
         }
     }
 }

@@ -10,6 +10,7 @@ const fn folders(target: Target) -> &'static [&'static str] {
         Target::Plan => &["fuzz/corpus/plan"],
         Target::Onnx => &["data/onnx", "fuzz/corpus/onnx"],
         Target::Npz => &["fuzz/corpus/npz"],
+        Target::Package => &["fuzz/corpus/package", "fuzz/corpus/plan"],
     }
 }
 

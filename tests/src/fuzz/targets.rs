@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use equant::data::Samples;
 use equant::graph::{DataType, Dim, Graph, ValueInfo, support};
-use equant::{compile, onnx, passes};
+use equant::{compile, onnx, package, passes};
 use equant_runtime::plan::{AlignedBytes, Plan};
 use equant_runtime::{Reason, Session};
 
@@ -124,4 +124,24 @@ pub fn npz_input(bytes: &[u8]) -> String {
     }
     assert_eq!(count, samples.len(), "as many samples as announced");
     format!("samples, labels: {}", samples.labels().is_some())
+}
+
+/// Opens bytes as a package. Where they are none, packs them first, and expects them back.
+///
+/// # Panics
+///
+/// If a package does not hold what was packed.
+pub fn package_input(bytes: &[u8]) -> String {
+    /// No seed unpacks to more.
+    const MOST: usize = 1 << 20;
+    match package::unpack(bytes, MOST) {
+        Ok(original) => format!("opened: {}", original.len()),
+        Err(package::Error::Magic) => {
+            let packed = package::pack(bytes).expect("any bytes can be packed");
+            assert_eq!(package::unpack(&packed.bytes, MOST).as_deref(), Ok(bytes), "packed and unpacked");
+            let kinds: Vec<_> = packed.sections.iter().map(|packed| packed.section.kind).collect();
+            format!("packed: {kinds:?}")
+        }
+        Err(error) => format!("refused: {error}"),
+    }
 }
