@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use crate::graph::{Graph, Node};
 use crate::qdq::Container;
-use crate::quantize::{ActivationType, Bits, Width};
+use crate::quantize::{ActivationType, Bits, Config, Width};
 
 /// A runtime that a quantized model goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize)]
@@ -52,14 +52,10 @@ pub enum Ends {
 pub struct TargetRules {
     /// The target.
     pub target: Target,
-    /// Signedness of activations.
+    /// Signedness and symmetry of activations.
     pub activations: ActivationType,
-    /// Whether the zero point of activations must be the middle of their type.
-    pub symmetric_activations: bool,
-    /// Lowest and highest 8-bit weight.
-    pub weights8: (i32, i32),
-    /// Lowest and highest 4-bit weight.
-    pub weights4: (i32, i32),
+    /// Whether 8-bit weights must keep to 7 bits.
+    pub reduce_range: bool,
     /// Widths that weights of convolutions may have.
     pub conv: &'static [Width],
     /// Widths that weights of depthwise convolutions may have.
@@ -76,12 +72,6 @@ pub struct TargetRules {
 
 const EIGHT: &[Width] = &[Width::Eight];
 const BOTH: &[Width] = &[Width::Four, Width::Eight];
-
-/// Half the range of 8-bit weights: with uint8 activations, two products of 255 · 64 fit 16 bits.
-const SEVEN_BITS: (i32, i32) = (-64, 64);
-/// Without −128, so that the range is symmetric and every runtime takes it.
-const NARROW: (i32, i32) = (-127, 127);
-const FULL4: (i32, i32) = (-8, 7);
 
 impl Target {
     /// Every target.
@@ -119,9 +109,7 @@ impl Target {
         let portable = TargetRules {
             target: self,
             activations: ActivationType::Unsigned,
-            symmetric_activations: false,
-            weights8: NARROW,
-            weights4: FULL4,
+            reduce_range: false,
             conv: BOTH,
             depthwise: BOTH,
             linear: BOTH,
@@ -130,15 +118,13 @@ impl Target {
             ends: Ends::AsOthers,
         };
         match self {
-            Self::Portable => portable,
-            Self::CortexM => TargetRules { weights8: (-128, 127), ..portable },
+            Self::Portable | Self::CortexM => portable,
             Self::OrtCpu => {
                 TargetRules { activation_widths: EIGHT, container: Container::Int8, ends: Ends::EightBits, ..portable }
             }
-            Self::OrtCpuNoVnni => TargetRules { weights8: SEVEN_BITS, target: self, ..Self::OrtCpu.rules() },
+            Self::OrtCpuNoVnni => TargetRules { reduce_range: true, target: self, ..Self::OrtCpu.rules() },
             Self::TensorRt => TargetRules {
-                activations: ActivationType::Signed,
-                symmetric_activations: true,
+                activations: ActivationType::Symmetric,
                 conv: EIGHT,
                 depthwise: EIGHT,
                 linear: EIGHT,
@@ -253,6 +239,28 @@ impl TargetRules {
         }
         Ok(())
     }
+
+    /// Everything in `config` that the target would execute in float, by node, in graph order.
+    pub fn refusals(&self, graph: &Graph, config: &Config) -> Vec<(String, Refusal)> {
+        let layers = graph.nodes.iter().filter_map(|node| Some((node, LayerKind::of(graph, node)?)));
+        layers
+            .filter_map(|(node, kind)| Some((node.name.clone(), self.check(kind, config.bits_of(&node.name)).err()?)))
+            .collect()
+    }
+
+    /// `config` with the weights of the first and the last layer at 8 bits, where the target has it so and nothing else
+    /// was asked for.
+    pub fn ends_widened(&self, graph: &Graph, config: &Config) -> Config {
+        let mut config = config.clone();
+        let mut layers = graph.nodes.iter().filter(|node| LayerKind::of(graph, node).is_some());
+        if self.ends == Ends::EightBits {
+            for node in layers.next().into_iter().chain(layers.last()) {
+                let bits = Bits { weights: Width::Eight, ..config.bits };
+                config.layers.entry(node.name.clone()).or_insert(bits);
+            }
+        }
+        config
+    }
 }
 
 #[cfg(test)]
@@ -282,9 +290,6 @@ mod tests {
             for kind in KINDS {
                 assert_eq!(rules.check(kind, bits("W8A8")), Ok(()), "{}", rules.target);
             }
-            let ((low8, high8), (low4, high4)) = (rules.weights8, rules.weights4);
-            assert!(-128 <= low8 && high8 <= 127 && -8 <= low4 && high4 <= 7);
-            assert!(rules.symmetric_activations == (rules.activations == ActivationType::Signed));
         }
     }
 
@@ -322,10 +327,30 @@ mod tests {
 
     #[test]
     fn pairs_of_products_fit_sixteen_bits_without_vnni() {
-        let (low, high) = Target::OrtCpuNoVnni.rules().weights8;
-        assert!(2 * 255 * high <= i32::from(i16::MAX) && 2 * 255 * low >= i32::from(i16::MIN));
-        assert!(2 * 255 * (high + 1) > i32::from(i16::MAX), "no wider than it must be");
-        assert!(2 * 255 * Target::OrtCpu.rules().weights8.1 > i32::from(i16::MAX));
+        assert!(Target::OrtCpuNoVnni.rules().reduce_range && !Target::OrtCpu.rules().reduce_range);
+        let config = Config { reduce_range: true, ..Config::default() };
+        let (_, levels) = crate::quantize::levels(&config, "");
+        assert!(2 * 255 * levels.high <= i32::from(i16::MAX) && 2 * 255 * levels.low >= i32::from(i16::MIN));
+    }
+
+    #[test]
+    fn settings_left_open_follow_the_target() {
+        let mut graph = Graph::default();
+        for name in ["first", "middle", "last"] {
+            graph.initializers.insert(format!("{name}.w"), Tensor::from_f32(&[2, 2], &[1.0; 4]));
+            graph.nodes.push(Node::new("Gemm", name, ["x".to_owned(), format!("{name}.w")], [name]));
+        }
+        let four = Config { bits: bits("W4A8"), ..Config::default() };
+        let config = Target::OrtCpu.rules().ends_widened(&graph, &four);
+        assert_eq!(config.bits_of("middle"), bits("W4A8"));
+        assert_eq!((config.bits_of("first"), config.bits_of("last")), (bits("W8A8"), bits("W8A8")));
+        assert_eq!(Target::CortexM.rules().ends_widened(&graph, &four), four);
+        let chosen = Config { layers: [("last".to_owned(), bits("W4A8"))].into(), ..four };
+        let config = Target::OrtCpu.rules().ends_widened(&graph, &chosen);
+        assert_eq!(config.bits_of("last"), bits("W4A8"), "what was asked for is left");
+        let refused = Target::TensorRt.rules().refusals(&graph, &chosen);
+        assert_eq!(refused.len(), 3);
+        assert_eq!(refused[0].0, "first");
     }
 
     #[test]

@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use equant::data::{Batch, Samples};
-use equant::exec::Backend;
 use equant::graph::Graph;
 use equant::onnx;
-use equant::passes::{self, Dims};
+use equant::passes;
 use equant::pipeline::{self, Artifacts, Request};
 use equant::quantize::Config;
 
@@ -52,20 +51,7 @@ pub fn artifacts(model: &str) -> &'static Artifacts {
 ///
 /// If quantization fails.
 pub fn quantize(model: &str, calibration: &Path, config: Config) -> Artifacts {
-    let request = Request {
-        model: model_path(model),
-        calibration: calibration.to_owned(),
-        test: None,
-        dims: Dims::new(),
-        config,
-        backend: Backend::Tract,
-        threads: threads(),
-        strip_names: false,
-        budget: None,
-        tune: None,
-        metric: None,
-        command: String::new(),
-    };
+    let request = Request { config, threads: threads(), ..Request::new(model_path(model), calibration) };
     pipeline::quantize(&request, &pipeline::Silent).unwrap_or_else(|error| panic!("{model}: {error}"))
 }
 

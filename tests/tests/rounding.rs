@@ -1,6 +1,5 @@
 //! Weights of 4 bits on real models: what rounding for the outputs of layers is worth, and that it is reproducible.
 
-use equant::exec::Backend;
 use equant::pipeline::{self, Artifacts, Request};
 use equant::quantize::Config;
 use equant::round::Method;
@@ -9,20 +8,8 @@ use equant_tests::models::{model_path, samples_path};
 fn quantize(model: &str, method: Method, threads: usize) -> Artifacts {
     let mut config = Config { bits: "W4A8".parse().unwrap(), ..Config::default() };
     config.rounding.method = method;
-    let request = Request {
-        model: model_path(model),
-        calibration: samples_path(model, "calib512"),
-        test: None,
-        dims: Default::default(),
-        config,
-        backend: Backend::Tract,
-        threads,
-        strip_names: false,
-        budget: None,
-        tune: None,
-        metric: None,
-        command: String::new(),
-    };
+    let samples = samples_path(model, "calib512");
+    let request = Request { config, threads, ..Request::new(model_path(model), samples) };
     pipeline::quantize(&request, &pipeline::Silent).unwrap_or_else(|error| panic!("{model}: {error}"))
 }
 

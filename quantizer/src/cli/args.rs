@@ -8,11 +8,12 @@ use crate::exec::Backend;
 use crate::metrics::Metric;
 use crate::observe::Observer;
 use crate::passes::Dims;
-use crate::pipeline::Budget;
+use crate::pipeline::{Budget, Preset};
 use crate::qdq::Container;
 use crate::quantize::{ActivationType, Bits, Rounding};
 use crate::round::Method;
 use crate::sensitivity;
+use crate::target::Target;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -50,7 +51,9 @@ pub(super) enum Command {
         "Examples:\n",
         "  equant quantize kws.onnx --calib calib.npz\n",
         "  equant quantize kws.onnx --calib calib.npz --test test.npz -o out/kws --observer percentile\n",
+        "  equant quantize kws.onnx --calib calib.npz --bits W4A8 --target cortex-m --preset best\n",
         "  equant quantize kws.onnx --calib calib.npz --dim time=98 --json > kws.json\n\n",
+        "Targets: portable (any ONNX runtime, any microcontroller), cortex-m, ort-cpu, ort-cpu-no-vnni, tensorrt.\n\n",
         "Samples are .npz files with the array `x` (float32, first axis the sample, the rest the model's\n",
         "input shape) and, for accuracy, `y` (integer labels). A few hundred calibration samples that look\n",
         "like the data in use are enough.\n\n",
@@ -150,9 +153,15 @@ pub(super) struct QuantizeArgs {
     /// Folder for the results [default: out/NAME]
     #[arg(short, long, value_name = "DIR")]
     pub(super) output: Option<PathBuf>,
-    /// How activation ranges are chosen
-    #[arg(long, value_enum, default_value_t = ObserverArg::Auto, help_heading = "Quantization")]
-    pub(super) observer: ObserverArg,
+    /// How much time to take for how much accuracy
+    #[arg(long, value_enum, default_value_t = PresetArg::Balanced, help_heading = "Quantization")]
+    pub(super) preset: PresetArg,
+    /// What the model goes to: decides what is left open here, and refuses what it would not run in integers
+    #[arg(long, value_name = "TARGET", default_value_t = Target::default(), help_heading = "Quantization")]
+    pub(super) target: Target,
+    /// How activation ranges are chosen [default: auto, or mse with --preset fast]
+    #[arg(long, value_enum, help_heading = "Quantization")]
+    pub(super) observer: Option<ObserverArg>,
     /// Central share of the values that `--observer percentile` keeps, in percent
     #[arg(long, value_name = "P", default_value_t = 99.99, value_parser = percentile, help_heading = "Quantization")]
     pub(super) percentile: f64,
@@ -162,13 +171,16 @@ pub(super) struct QuantizeArgs {
     /// Bits for each layer, within flash=SIZE (of weights), bitops=NUMBER or sqnr=DB
     #[arg(long, value_name = "WHAT=AMOUNT", help_heading = "Quantization")]
     pub(super) budget: Option<Budget>,
+    /// Least SQNR of a layer's output in dB: layers under it get 8 bits; `none` leaves them
+    #[arg(long, value_name = "DB", default_value = "6", value_parser = floor, help_heading = "Quantization")]
+    pub(super) floor: Floor,
     /// Tune the quantized model to the float model's outputs on the calibration samples, by gradients
     #[cfg(feature = "tune")]
     #[arg(long, help_heading = "Quantization")]
     pub(super) tune: bool,
-    /// Most time that tuning may take, in seconds; the best so far is kept
+    /// Most time that tuning may take, in seconds; the best so far is kept [default: 90 with --preset best]
     #[cfg(feature = "tune")]
-    #[arg(long, value_name = "SECONDS", requires = "tune", help_heading = "Quantization")]
+    #[arg(long, value_name = "SECONDS", help_heading = "Quantization")]
     pub(super) time_budget: Option<u64>,
     /// Seed of what tuning draws at random
     #[cfg(feature = "tune")]
@@ -177,21 +189,21 @@ pub(super) struct QuantizeArgs {
     /// Leave the scales of channels as they are
     #[arg(long, help_heading = "Quantization")]
     pub(super) no_equalize: bool,
-    /// What 4-bit weights are stored in
-    #[arg(long, value_enum, default_value_t = ContainerArg::Packed, help_heading = "Quantization")]
-    pub(super) container: ContainerArg,
-    /// How weights are rounded
-    #[arg(long, value_enum, default_value_t = RoundingArg::Search, help_heading = "Quantization")]
-    pub(super) rounding: RoundingArg,
+    /// What 4-bit weights are stored in [default: by --target]
+    #[arg(long, value_enum, help_heading = "Quantization")]
+    pub(super) container: Option<ContainerArg>,
+    /// How weights are rounded [default: search, or gptq with --preset fast]
+    #[arg(long, value_enum, help_heading = "Quantization")]
+    pub(super) rounding: Option<RoundingArg>,
     /// One scale for each weight tensor instead of one for each output channel
     #[arg(long, help_heading = "Quantization")]
     pub(super) per_tensor: bool,
     /// 7-bit weights, for x86 CPUs without VNNI, whose 16-bit sums would saturate
     #[arg(long, help_heading = "Quantization")]
     pub(super) reduce_range: bool,
-    /// Integer type of activations
-    #[arg(long, value_enum, default_value_t = ActivationArg::Uint8, help_heading = "Quantization")]
-    pub(super) activations: ActivationArg,
+    /// Integer type of activations [default: by --target]
+    #[arg(long, value_enum, help_heading = "Quantization")]
+    pub(super) activations: Option<ActivationArg>,
     /// Leave operator names out of the plan
     #[arg(long, help_heading = "Quantization")]
     pub(super) strip_names: bool,
@@ -373,6 +385,30 @@ impl ExecArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum PresetArg {
+    /// Ranges by their own error, no search
+    Fast,
+    /// Ranges and integers searched by what they do to the outputs of layers
+    Balanced,
+    /// As balanced, then tuned by gradients
+    Best,
+}
+
+impl PresetArg {
+    pub(super) const fn preset(self) -> Preset {
+        match self {
+            Self::Fast => Preset::Fast,
+            Self::Balanced => Preset::Balanced,
+            Self::Best => Preset::Best,
+        }
+    }
+}
+
+/// A floor in dB, or none.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Floor(pub(super) Option<f64>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum ObserverArg {
     /// By what they do to the outputs of the layers that read the value
     Auto,
@@ -510,6 +546,14 @@ fn dim(text: &str) -> Result<(String, usize), String> {
     }
 }
 
+fn floor(text: &str) -> Result<Floor, String> {
+    match text.parse::<f64>() {
+        _ if text == "none" => Ok(Floor(None)),
+        Ok(db) if db.is_finite() => Ok(Floor(Some(db))),
+        _ => Err("give a number of dB, or `none`".into()),
+    }
+}
+
 fn percentile(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(percent) if percent > 50.0 && percent <= 100.0 => Ok(percent),
@@ -525,6 +569,13 @@ mod tests {
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn floors_are_numbers_or_none() {
+        assert_eq!(floor("6.5"), Ok(Floor(Some(6.5))));
+        assert_eq!(floor("none"), Ok(Floor(None)));
+        assert!(floor("low").is_err() && floor("inf").is_err());
     }
 
     #[test]

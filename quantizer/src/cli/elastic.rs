@@ -11,7 +11,7 @@ use super::output::{Output, table};
 use crate::allocate::{self, Evolution};
 use crate::elastic::{self, Analysis, Format};
 use crate::pipeline::{self, Budget, Request};
-use crate::quantize::{Bits, Config};
+use crate::quantize::Bits;
 use crate::report::numbers::{bytes, decibels};
 use crate::{files, pipeline::Error};
 
@@ -27,19 +27,10 @@ struct Written<'a> {
 pub(super) fn analyze(args: AnalyzeArgs, output: &Output) -> Result<(), Failure> {
     let path = args.output.unwrap_or_else(|| args.model.with_extension("eqcal"));
     let request = Request {
-        config: Config::default(),
         dims: args.exec.dims(),
         backend: args.exec.backend.backend(),
         threads: args.exec.threads(),
-        metric: None,
-        model: args.model,
-        calibration: args.calib,
-        test: None,
-        strip_names: false,
-        budget: None,
-        #[cfg(feature = "tune")]
-        tune: None,
-        command: String::new(),
+        ..Request::new(args.model, args.calib)
     };
     let analysis = pipeline::analyze(&request, &output.progress())?;
     let image = elastic::to_bytes(&analysis).map_err(Error::Internal)?;

@@ -64,7 +64,7 @@ fn pipeline_code(error: &pipeline::Error) -> u8 {
         Error::Prepare { source, .. } if matches!(**source, passes::Error::UnknownDim { .. }) => USAGE,
         Error::Prepare { .. } | Error::Unsupported { .. } | Error::Compile { .. } => UNSUPPORTED,
         Error::AlreadyQuantized(_) | Error::Data(_) | Error::NoSamples(_) | Error::Plan { .. } => BAD_INPUT,
-        Error::Metric { .. } => USAGE,
+        Error::Metric { .. } | Error::Target { .. } => USAGE,
         Error::Quantize { source, .. } => match **source {
             quantize::Error::NotFinite { .. } | quantize::Error::ConstantNotFinite { .. } => BAD_INPUT,
             _ => UNEXPECTED,
@@ -74,6 +74,7 @@ fn pipeline_code(error: &pipeline::Error) -> u8 {
             exec::Error::Shape(_) | exec::Error::TractRefused { .. } | exec::Error::Quantized { .. } => UNSUPPORTED,
             _ => UNEXPECTED,
         },
+        Error::Budget { .. } | Error::SqnrBudget { .. } => USAGE,
         Error::Write(_) => NOT_WRITTEN,
         Error::Verification { .. } => NOT_VERIFIED,
         _ => UNEXPECTED,

@@ -9,48 +9,68 @@ use super::output::{Output, table};
 use crate::files;
 use crate::metrics::{Evaluation, Metric};
 use crate::pipeline::{self, Request};
+use crate::qdq::Island;
 use crate::quantize::Config;
 use crate::report::Report;
 use crate::report::numbers::{bytes, count, decibels, percent, real, seconds};
 
 pub(super) fn run(args: QuantizeArgs, output: &Output) -> Result<(), Failure> {
-    let folder = args.output.unwrap_or_else(|| Path::new("out").join(pipeline::stem(&args.model)));
+    let folder = args.output.clone().unwrap_or_else(|| Path::new("out").join(pipeline::stem(&args.model)));
     files::probe(&folder).map_err(pipeline::Error::from)?;
     let request = Request {
-        config: Config {
-            observer: args.observer.observer(args.percentile),
-            per_channel: !args.per_tensor,
-            reduce_range: args.reduce_range,
-            activations: args.activations.activations(),
-            bits: args.bits,
-            layers: Default::default(),
-            equalize: !args.no_equalize,
-            container: args.container.container(),
-            rounding: args.rounding.rounding(),
-        },
+        config: config(&args),
+        target: args.target,
+        floor_db: args.floor.0,
         dims: args.exec.dims(),
         backend: args.exec.backend.backend(),
         threads: args.exec.threads(),
         metric: args.judge.metric.metric(),
-        model: args.model,
-        calibration: args.calib,
-        test: args.test,
+        test: args.test.clone(),
         strip_names: args.strip_names,
         budget: args.budget,
         #[cfg(feature = "tune")]
-        tune: args.tune.then(|| crate::tune::Options {
-            time_budget: args.time_budget.map(std::time::Duration::from_secs),
-            seed: args.seed,
-            threads: args.exec.threads(),
-            backend: args.exec.backend.backend(),
-            ..Default::default()
-        }),
+        tune: tune(&args),
         command: command_line(),
+        ..Request::new(args.model, args.calib)
     };
     let artifacts = pipeline::quantize(&request, &output.progress())?;
     let report = artifacts.report.clone();
     let written = artifacts.write(&folder)?;
     output.result(&report, || text(&report, &written))
+}
+
+/// What the preset and the target say, and over that what was asked for.
+fn config(args: &QuantizeArgs) -> Config {
+    let rules = args.target.rules();
+    let mut config = Config {
+        per_channel: !args.per_tensor,
+        reduce_range: args.reduce_range || rules.reduce_range,
+        activations: args.activations.map_or(rules.activations, |arg| arg.activations()),
+        container: args.container.map_or(rules.container, |arg| arg.container()),
+        bits: args.bits,
+        equalize: !args.no_equalize,
+        ..Config::default()
+    };
+    args.preset.preset().apply(&mut config);
+    if let Some(observer) = args.observer {
+        config.observer = observer.observer(args.percentile);
+    }
+    if let Some(rounding) = args.rounding {
+        config.rounding = rounding.rounding();
+    }
+    config
+}
+
+#[cfg(feature = "tune")]
+fn tune(args: &QuantizeArgs) -> Option<crate::tune::Options> {
+    let preset = args.preset.preset().tuning();
+    (args.tune || preset.is_some()).then(|| crate::tune::Options {
+        time_budget: args.time_budget.map(std::time::Duration::from_secs).or(preset),
+        seed: args.seed,
+        threads: args.exec.threads(),
+        backend: args.exec.backend.backend(),
+        ..Default::default()
+    })
 }
 
 /// The command as it was typed, quoted where a shell needs it.
@@ -99,12 +119,8 @@ fn text(report: &Report, written: &[PathBuf]) -> String {
     for note in &report.notes {
         let _ = writeln!(out, "note: {note}");
     }
-    for island in &report.float_islands {
-        let _ = writeln!(
-            out,
-            "warning: {} ({}) stays in float in ONNX Runtime: {}",
-            island.node, island.op_type, island.reason
-        );
+    for (reason, nodes) in islands(&report.float_islands) {
+        let _ = writeln!(out, "warning: stays in float in ONNX Runtime: {nodes}: {reason}");
     }
     let check = &report.verification;
     let _ = writeln!(
@@ -120,6 +136,21 @@ fn text(report: &Report, written: &[PathBuf]) -> String {
         let _ = writeln!(out, "wrote {}", path.display());
     }
     out
+}
+
+/// Nodes that stay in float for the same reason, together: a few by name.
+pub(crate) fn islands(islands: &[Island]) -> Vec<(&str, String)> {
+    let mut reasons: Vec<&str> = islands.iter().map(|island| island.reason.as_str()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    let nodes = |reason: &str| {
+        let all: Vec<&Island> = islands.iter().filter(|island| island.reason == reason).collect();
+        let names: Vec<String> =
+            all.iter().take(3).map(|island| format!("{} ({})", island.node, island.op_type)).collect();
+        let more = if all.len() > 3 { format!(" and {} more", all.len() - 3) } else { String::new() };
+        format!("{}{more}", names.join(", "))
+    };
+    reasons.into_iter().map(|reason| (reason, nodes(reason))).collect()
 }
 
 /// Scores of all models as columns of text.

@@ -1,18 +1,15 @@
 //! Bits for each layer within a budget: what each layer's narrower options do to the outputs is measured one layer at a
 //! time, an allocation is chosen by these figures, and the choice is rounded and measured as a whole.
 
-use std::collections::BTreeMap;
-
-use super::reconstruct::reconstruct;
-use super::trial::{Judged, Trial};
-use super::{Error, Request, describe, ranges};
+use super::make::Maker;
+use super::trial::Judged;
+use super::{Error, describe};
 use crate::allocate::{self, Allocation, LayerOptions, OptionRow, Table, quantnas};
-use crate::data::Samples;
+use crate::graph::Node;
 use crate::graph::shape::infer_partial;
-use crate::graph::{Graph, Node};
-use crate::observe::Statistics;
-use crate::quantize::{self, Bias, Bits, Config, Outcome, Rounding, Width};
+use crate::quantize::{Bias, Bits, Config, Outcome, Rounding, Width};
 use crate::report;
+use crate::target::LayerKind;
 
 /// Points of the trade-off shown in the report.
 const FRONT: usize = 40;
@@ -70,7 +67,7 @@ impl std::fmt::Display for Budget {
 
 impl Budget {
     /// The options of a layer, the widest first: bits that do not save what the budget counts are none.
-    fn options(self, base: Bits) -> Vec<Bits> {
+    fn options(self, base: Bits, allowed: impl Fn(Bits) -> bool) -> Vec<Bits> {
         let weights = [Width::Eight, Width::Four];
         let activations: &[Width] = match self {
             Self::BitOps(_) => &weights,
@@ -79,18 +76,14 @@ impl Budget {
         weights
             .iter()
             .flat_map(|&weights| activations.iter().map(move |&activations| Bits { weights, activations }))
+            .filter(|&bits| allowed(bits))
             .collect()
     }
 }
 
 /// What a search works on.
 pub(super) struct Search<'a> {
-    pub(super) graph: &'a Graph,
-    pub(super) statistics: &'a BTreeMap<String, Statistics>,
-    pub(super) samples: &'a Samples,
-    pub(super) trial: &'a Trial<'a>,
-    pub(super) request: &'a Request,
-    pub(super) file: &'a str,
+    pub(super) make: Maker<'a>,
     pub(super) budget: Budget,
 }
 
@@ -104,7 +97,8 @@ impl Search<'_> {
     /// Finds bits for every layer; `base` is the model with 8-bit weights everywhere, rounded.
     pub(super) fn run(&self, base: &Judged, advance: &dyn Fn(usize)) -> Result<(Judged, report::Mixed), Error> {
         let table = self.measure(base, advance)?;
-        let refused = |source| Error::Budget { file: self.file.to_owned(), budget: self.budget.to_string(), source };
+        let refused =
+            |source| Error::Budget { file: self.make.file.to_owned(), budget: self.budget.to_string(), source };
         let mut mixed = report::Mixed {
             budget: self.budget.to_string(),
             front: allocate::front(&table, FRONT).map_err(refused)?,
@@ -118,13 +112,15 @@ impl Search<'_> {
             Budget::Sqnr(db) => self.good_enough(base, db, &mut mixed)?,
         };
         let names = mixed.table.layers.iter().map(|layer| layer.name.clone());
-        mixed.layers = names.zip(self.bits(&best.allocation).into_iter().map(|bits| bits.to_string())).collect();
+        mixed.layers =
+            names.zip(self.bits(&best.allocation, &mixed.table).into_iter().map(|bits| bits.to_string())).collect();
         Ok((best.judged, mixed))
     }
 
     /// The best of what several methods find at this cost.
     fn cheap_enough(&self, base: &Judged, limit: f64, mixed: &mut report::Mixed) -> Result<Attempt, Error> {
-        let refused = |source| Error::Budget { file: self.file.to_owned(), budget: self.budget.to_string(), source };
+        let refused =
+            |source| Error::Budget { file: self.make.file.to_owned(), budget: self.budget.to_string(), source };
         let table = mixed.table.clone();
         let mut found = vec![
             ("knapsack", allocate::least_damage(&table, limit).map_err(refused)?.allocation),
@@ -149,7 +145,7 @@ impl Search<'_> {
     /// The cheapest that is measured to be this good. Predictions err to both sides, so the damage allowed shrinks until
     /// the measurement agrees.
     fn good_enough(&self, base: &Judged, db: f64, mixed: &mut report::Mixed) -> Result<Attempt, Error> {
-        let most = || Error::SqnrBudget { file: self.file.to_owned(), asked: db, most: base.sqnr_db };
+        let most = || Error::SqnrBudget { file: self.make.file.to_owned(), asked: db, most: base.sqnr_db };
         let mut allowed = noise(db) - noise(base.sqnr_db);
         if allowed < 0.0 {
             return Err(most());
@@ -175,11 +171,15 @@ impl Search<'_> {
         allocation: Allocation,
         mixed: &mut report::Mixed,
     ) -> Result<Attempt, Error> {
-        let layers = mixed.table.layers.iter().map(|layer| layer.name.clone()).zip(self.bits(&allocation)).collect();
-        let config = Config { layers, ..self.request.config.clone() };
-        let outcome = self.quantize(&config)?;
-        let outcome = reconstruct(self.graph, &outcome, &config, self.samples, self.request, self.file, &|_| ())?;
-        let judged = self.trial.judge(self.graph, outcome, &|_| ())?;
+        let layers = mixed
+            .table
+            .layers
+            .iter()
+            .map(|layer| layer.name.clone())
+            .zip(self.bits(&allocation, &mixed.table))
+            .collect();
+        let config = Config { layers, ..self.make.request.config.clone() };
+        let judged = self.make.judge(self.make.model(&config)?, &|_| ())?;
         mixed.tried.push(report::Tried {
             method,
             cost: allocation.cost,
@@ -190,39 +190,44 @@ impl Search<'_> {
         Ok(Attempt { judged, allocation })
     }
 
-    fn bits(&self, allocation: &Allocation) -> Vec<Bits> {
-        let options = self.budget.options(self.request.config.bits);
-        allocation.choice.iter().map(|&choice| options[choice]).collect()
+    fn bits(&self, allocation: &Allocation, table: &Table) -> Vec<Bits> {
+        let layers = allocation.choice.iter().zip(&table.layers);
+        layers.map(|(&choice, layer)| self.options(&layer.name)[choice]).collect()
     }
 
-    fn quantize(&self, config: &Config) -> Result<Outcome, Error> {
-        let ranges = match config.observer {
-            Some(_) => BTreeMap::new(),
-            None => {
-                let request = Request { config: config.clone(), ..self.request.clone() };
-                ranges::choose(self.graph, self.statistics, self.samples, &request, self.file)?
-            }
-        };
-        quantize::quantize_with(self.graph, self.statistics, config, &ranges)
-            .map_err(|source| Error::Quantize { file: self.file.to_owned(), source: Box::new(source) })
+    /// The options of a layer on the target, the widest first.
+    fn options(&self, layer: &str) -> Vec<Bits> {
+        let kind = self
+            .make
+            .graph
+            .nodes
+            .iter()
+            .find(|node| node.name == layer)
+            .and_then(|n| LayerKind::of(self.make.graph, n));
+        let rules = self.make.request.target.rules();
+        // The widths given for single layers are the target's for its first and last, or the user's.
+        let fixed = self.make.request.config.layers.get(layer);
+        self.budget.options(self.make.request.config.bits, |bits| {
+            let runs = kind.is_none_or(|kind| rules.check(kind, bits).is_ok());
+            runs && fixed.is_none_or(|fixed| fixed.weights == bits.weights)
+        })
     }
 
     /// What each option of each layer costs, and how much noise, as a share of the signal, it adds to the outputs of the
     /// model in which every other layer has 8 bits.
     pub(super) fn measure(&self, base: &Judged, advance: &dyn Fn(usize)) -> Result<Table, Error> {
-        let types = infer_partial(self.graph, 1).types;
-        let options = self.budget.options(self.request.config.bits);
+        let types = infer_partial(self.make.graph, 1).types;
         // Narrow weights fitted to the float model's values, so that each can be put alone into the 8-bit model.
         let narrow = Bits { weights: Width::Four, activations: Width::Four };
-        let config = Config { bits: narrow, layers: BTreeMap::new(), ..self.request.config.clone() };
+        let config = Config { bits: narrow, layers: Default::default(), ..self.make.request.config.clone() };
         let config = Config { rounding: Rounding { sequential: false, ..config.rounding }, ..config };
-        let narrow = self.quantize(&config)?;
-        let narrow = reconstruct(self.graph, &narrow, &config, self.samples, self.request, self.file, &|_| ())?;
+        let narrow = self.make.model(&config)?;
         let mut table = Table::default();
-        for node in &self.graph.nodes {
+        for node in &self.make.graph.nodes {
             let Some(layer) = base.outcome.layers.get(&node.name) else { continue };
             let macs = describe::macs(node, &types) as f64;
             let mut rows = Vec::new();
+            let options = self.options(&node.name);
             for &bits in &options {
                 let (w, a) = (f64::from(bits.weights.bits()), f64::from(bits.activations.bits()));
                 let cost = match self.budget {
@@ -233,7 +238,7 @@ impl Search<'_> {
                     true => 0.0,
                     false => {
                         let outcome = self.with_option(&base.outcome, &narrow, node, bits);
-                        let judged = self.trial.judge(self.graph, outcome, &|_| ())?;
+                        let judged = self.make.judge(outcome, &|_| ())?;
                         (noise(judged.sqnr_db) - noise(base.sqnr_db)).max(0.0)
                     }
                 };
@@ -266,7 +271,7 @@ impl Search<'_> {
             }
         }
         // Biases keep their real values at the scale of what is read now.
-        for reader in &self.graph.nodes {
+        for reader in &self.make.graph.nodes {
             let Some(params) = reader.input(0).and_then(|name| outcome.activations.get(name)).copied() else {
                 continue;
             };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::allocate::{Budget, Search};
+use super::make::Maker;
 use super::progress::Clock;
 use super::reconstruct::{add_of_bias, reconstruct};
 use super::trial::Trial;
@@ -87,15 +88,15 @@ pub fn analyze(request: &Request, progress: &dyn Progress) -> Result<Analysis, E
     let base = trial.judge(&graph, base, &|_| ())?;
     // Every option counts; the limit itself is of no account.
     let request = Request { config: config(Width::Eight, true), ..request.clone() };
-    let search = Search {
+    let make = Maker {
         graph: &graph,
         statistics: &statistics,
         samples: &samples,
         trial: &trial,
         request: &request,
         file: &file,
-        budget: Budget::BitOps(f64::MAX),
     };
+    let search = Search { make, budget: Budget::BitOps(f64::MAX) };
     let mut damage = clock.step("measure layers", layers.len(), |advance| search.measure(&base, advance))?;
     for layer in &mut damage.layers {
         let weights = layers.get(&layer.name).and_then(|variants| Some(variants.first()?.integers.len())).unwrap_or(0);

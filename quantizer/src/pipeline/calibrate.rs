@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use super::allocate::Search;
 use super::equalized::{self, Observed};
+use super::make::Maker;
 use super::progress::Clock;
-use super::reconstruct::reconstruct;
 use super::trial::{Judged, Trial};
-use super::{Error, Request, ranges};
+use super::{Error, Request, safety};
 use crate::data::Samples;
 use crate::graph::Graph;
 use crate::observe::Statistics;
@@ -53,38 +53,30 @@ pub(super) fn calibrate(
     let trial = Trial::new(graph, samples, request, file)?;
     let original = Observed { graph: graph.clone(), statistics };
     let Observed { graph, statistics } = match request.config.equalize {
-        true => {
-            clock.step("equalize", 0, |_| equalized::choose(original, samples, &trial, request, file, &mut notes))?
-        }
+        true => clock.step("equalize", 0, |_| equalized::choose(original, samples, request, file, &mut notes))?,
         false => original,
     };
     let graph = &graph;
-    let chosen = match request.config.observer {
-        Some(_) => BTreeMap::new(),
-        None => clock.step("choose ranges", 0, |_| ranges::choose(graph, &statistics, samples, request, file))?,
-    };
-    let mut judged = clock.step("quantize", trial.len(), |advance| {
-        let outcome = quantize::quantize_with(graph, &statistics, &request.config, &chosen)
-            .map_err(|source| Error::Quantize { file: file.to_owned(), source: Box::new(source) })?;
-        trial.judge(graph, outcome, advance)
-    })?;
-    if request.config.rounding.method != Method::Nearest {
+    let make = Maker { graph, statistics: &statistics, samples, trial: &trial, request, file };
+    let config = &request.config;
+    let chosen = clock.step("choose ranges", 0, |_| make.ranges(config))?;
+    let mut judged =
+        clock.step("quantize", trial.len(), |advance| make.judge(make.nearest(config, &chosen)?, advance))?;
+    if config.rounding.method != Method::Nearest {
         judged = clock.step("round", judged.outcome.layers.len(), |advance| {
-            let outcome = reconstruct(graph, &judged.outcome, &request.config, samples, request, file, advance)?;
-            let rounded = trial.judge(graph, outcome, &|_| ())?;
+            let rounded = make.judge(make.rounded(&judged.outcome, config, advance)?, &|_| ())?;
             Ok::<_, Error>(better(judged, rounded, "rounding for the outputs of layers", &mut notes))
         })?;
     }
-    let mixed = match request.budget {
-        None => None,
-        Some(budget) => {
-            let search = Search { graph, statistics: &statistics, samples, trial: &trial, request, file, budget };
-            let layers = judged.outcome.layers.len();
-            let (found, mixed) = clock.step("deal out bits", layers, |advance| search.run(&judged, advance))?;
-            judged = found;
-            Some(mixed)
-        }
-    };
+    let mut mixed = None;
+    if let Some(budget) = request.budget {
+        let layers = judged.outcome.layers.len();
+        let (found, how) =
+            clock.step("deal out bits", layers, |advance| Search { make, budget }.run(&judged, advance))?;
+        (judged, mixed) = (found, Some(how));
+    } else if let Some(floor_db) = request.floor_db.filter(|_| config.has_narrow()) {
+        judged = clock.step("safety net", 0, |_| safety::widen(&make, judged, config, floor_db, &mut notes))?;
+    }
     #[cfg(feature = "tune")]
     if let Some(options) = &request.tune {
         let steps = tune::steps(graph, &judged.outcome, options).unwrap_or(options.steps);

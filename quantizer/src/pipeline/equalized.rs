@@ -14,6 +14,13 @@ use crate::quantize;
 /// Samples at least for taking a Clip as not reached because no sample reaches it.
 const LEAST_FOR_CLAMPS: usize = 4 * BATCH;
 
+/// What scaling channels must gain, in dB. Once every channel of a value fills its range, every channel of an input unlike
+/// the samples may be cut off, not the widest alone: a small gain on the samples does not pay for that.
+const LEAST_GAIN_DB: f64 = 2.0;
+
+/// Samples at most on which scalings are compared: each takes three runs over them.
+const COMPARED: usize = 128;
+
 /// A graph and what was seen of its values.
 pub(super) struct Observed {
     pub(super) graph: Graph,
@@ -25,41 +32,48 @@ pub(super) struct Observed {
 pub(super) fn choose(
     original: Observed,
     samples: &Samples,
-    trial: &Trial<'_>,
     request: &Request,
     file: &str,
     notes: &mut Vec<String>,
 ) -> Result<Observed, Error> {
-    let candidates = candidates(&original.graph, samples, request).map_err(|source| Error::run(file, source))?;
+    let run_error = |source| Error::run(file, source);
+    let few = samples.head(COMPARED);
+    let candidates = candidates(&original.graph, &few, request).map_err(run_error)?;
     if candidates.is_empty() {
         return Ok(original);
     }
-    let judge = |observed: &Observed| {
-        let outcome = quantize::quantize(&observed.graph, &observed.statistics, &request.config)
-            .map_err(|source| Error::Quantize { file: file.to_owned(), source: Box::new(source) })?;
-        Ok::<_, Error>(trial.judge(&observed.graph, outcome, &|_| ())?.sqnr_db)
+    let trial = Trial::new(&original.graph, &few, request, file)?;
+    let observe = |graph: &Graph, samples: &Samples| {
+        let names = quantize::values_to_observe(graph);
+        super::statistics(graph, names, samples, request.backend, request.threads, &|_| ()).map_err(run_error)
     };
-    let before = judge(&original)?;
-    let mut best = (before, original, None);
+    let judge = |graph: &Graph| {
+        let outcome = quantize::quantize(graph, &observe(graph, &few)?, &request.config)
+            .map_err(|source| Error::Quantize { file: file.to_owned(), source: Box::new(source) })?;
+        Ok::<_, Error>(trial.judge(graph, outcome, &|_| ())?.sqnr_db)
+    };
+    let before = judge(&original.graph)?;
+    let (mut after, mut best) = (f64::NEG_INFINITY, None);
     for candidate in candidates {
-        let names = quantize::values_to_observe(&candidate.graph);
-        let statistics = super::statistics(&candidate.graph, names, samples, request.backend, request.threads, &|_| ())
-            .map_err(|source| Error::run(file, source))?;
-        let observed = Observed { graph: candidate.graph.clone(), statistics };
-        let sqnr_db = judge(&observed)?;
-        if sqnr_db > best.0 {
-            best = (sqnr_db, observed, Some(candidate));
+        let sqnr_db = judge(&candidate.graph)?;
+        if sqnr_db > after {
+            (after, best) = (sqnr_db, Some(candidate));
         }
     }
-    let (after, observed, chosen) = best;
-    match chosen {
-        Some(chosen) => {
+    match best {
+        Some(best) if after >= before + LEAST_GAIN_DB => {
             notes.push(format!("channels scaled: from {before:.1} dB to {after:.1} dB on calibration samples"));
-            notes.extend(describe(&chosen));
+            notes.extend(describe(&best));
+            Ok(Observed { statistics: observe(&best.graph, samples)?, graph: best.graph })
         }
-        None => notes.push(format!("scaling channels did not help ({before:.1} dB on calibration samples)")),
+        _ => {
+            notes.push(format!(
+                "channels were left as they are: scaling them takes {before:.1} dB to {after:.1} dB on calibration \
+                 samples, less than {LEAST_GAIN_DB} dB more"
+            ));
+            Ok(original)
+        }
     }
-    Ok(observed)
 }
 
 fn candidates(graph: &Graph, samples: &Samples, request: &Request) -> Result<Vec<Equalized>, exec::Error> {

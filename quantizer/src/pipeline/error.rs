@@ -1,6 +1,7 @@
 //! Why no quantized model was made.
 
 use crate::graph::support::Unsupported;
+use crate::target::Refusal;
 
 /// Why no quantized model was made.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,14 @@ pub enum Error {
         file: String,
         /// The nodes.
         nodes: Vec<Unsupported>,
+    },
+    /// Bits that the target has no integer kernels for, in all layers concerned.
+    #[error("{file}: {} layer(s) would not run in integers:{}", .refusals.len(), listed(.refusals))]
+    Target {
+        /// The model file.
+        file: String,
+        /// Nodes, and why.
+        refusals: Vec<(String, Refusal)>,
     },
     /// The samples.
     #[error(transparent)]
@@ -150,4 +159,8 @@ impl From<crate::data::Error> for Error {
 
 fn list(nodes: &[Unsupported]) -> String {
     nodes.iter().map(|node| format!("\n  {node}")).collect()
+}
+
+fn listed(refusals: &[(String, Refusal)]) -> String {
+    refusals.iter().map(|(node, refusal)| format!("\n  node `{node}`: {refusal}")).collect()
 }

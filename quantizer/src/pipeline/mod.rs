@@ -8,12 +8,15 @@ mod equalized;
 mod error;
 mod evaluate;
 mod layers;
+mod make;
 mod observed;
 mod patches;
 mod prefix;
+mod preset;
 mod progress;
 mod ranges;
 mod reconstruct;
+mod safety;
 mod statistics;
 mod trial;
 mod verify;
@@ -25,6 +28,7 @@ pub use analyze::{analyze, export, read_analysis};
 pub use describe::{dtype_name, macs, parameters, sample_shape, size, stem};
 pub use error::Error;
 pub use evaluate::{Comparison, Run, evaluate};
+pub use preset::Preset;
 pub use progress::{Progress, Silent};
 pub use statistics::statistics;
 
@@ -37,6 +41,7 @@ use crate::metrics::Metric;
 use crate::passes::{self, Dims, PassReport};
 use crate::quantize::Config;
 use crate::report::{self, MemoryReport, Report};
+use crate::target::Target;
 use crate::{files, onnx, qdq};
 use progress::Clock;
 
@@ -56,6 +61,10 @@ pub struct Request {
     pub dims: Dims,
     /// How ranges and scales are chosen.
     pub config: Config,
+    /// What the model goes to: bits that it has no integer kernels for are refused.
+    pub target: Target,
+    /// Layers whose output has an SQNR below this, in dB, on calibration samples are given 8 bits; `None` leaves them.
+    pub floor_db: Option<f64>,
     /// What runs the float model.
     pub backend: Backend,
     /// Number of threads; results do not depend on it.
@@ -71,6 +80,32 @@ pub struct Request {
     pub tune: Option<crate::tune::Options>,
     /// The command line, for the report.
     pub command: String,
+}
+
+/// [`Request::floor_db`] unless something else is asked for: the noise has a quarter of the signal's power.
+pub const FLOOR_DB: f64 = 6.0;
+
+impl Request {
+    /// The defaults for a model and samples, on one thread.
+    pub fn new(model: impl Into<PathBuf>, calibration: impl Into<PathBuf>) -> Self {
+        Self {
+            model: model.into(),
+            calibration: calibration.into(),
+            test: None,
+            dims: Dims::new(),
+            config: Config::default(),
+            target: Target::default(),
+            floor_db: Some(FLOOR_DB),
+            backend: Backend::default(),
+            threads: 1,
+            strip_names: false,
+            metric: None,
+            budget: None,
+            #[cfg(feature = "tune")]
+            tune: None,
+            command: String::new(),
+        }
+    }
 }
 
 /// The results, in memory.
@@ -232,6 +267,12 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
 
     let prepared = clock.step("read and prepare", 0, |_| read_float(&request.model, &request.dims))?;
     let graph = &prepared.graph;
+    let rules = request.target.rules();
+    let request = &Request { config: rules.ends_widened(graph, &request.config), ..request.clone() };
+    let refusals = rules.refusals(graph, &request.config);
+    if !refusals.is_empty() {
+        return Err(Error::Target { file, refusals });
+    }
     let calibration = open_samples(&request.calibration, graph)?;
     let test = request.test.as_deref().map(|path| open_samples(path, graph)).transpose()?;
     let test_metric = test.as_ref().map(|samples| metric(request.metric, graph, samples)).transpose()?;
@@ -300,7 +341,7 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
         memory,
         passes: passes_applied(&prepared.passes),
         mixed,
-        notes: outcome.notes.clone(),
+        notes: outcome.notes.iter().chain(&compiled.notes).cloned().collect(),
         float_islands: qdq::float_islands(&quantized),
     };
     Ok(Artifacts { onnx, plan: compiled.image, report })
@@ -319,6 +360,7 @@ fn made(request: &Request, calibration: &Samples, test: Option<&Samples>, stages
     report::Made {
         command: request.command.clone(),
         config: request.config.clone(),
+        target: request.target,
         backend: match request.backend {
             Backend::Ort => "ONNX Runtime",
             _ => "tract",

@@ -131,6 +131,11 @@ impl Config {
         self.layers.get(name).copied().unwrap_or(self.bits)
     }
 
+    /// Whether any layer has fewer than 8 bits.
+    pub fn has_narrow(&self) -> bool {
+        std::iter::once(&self.bits).chain(self.layers.values()).any(|&bits| bits != Bits::default())
+    }
+
     /// The observer in force.
     pub fn observer(&self) -> Observer {
         self.observer.unwrap_or(Observer::Mse)

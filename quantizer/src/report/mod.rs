@@ -15,6 +15,7 @@ use crate::diagnose::WeightLaw;
 use crate::metrics::Evaluation;
 use crate::qdq::Island;
 use crate::quantize::Config;
+use crate::target::Target;
 pub use memory::MemoryReport;
 
 /// Version of the JSON's structure: raised when a field changes its meaning or goes away.
@@ -128,6 +129,8 @@ pub struct Made {
     pub command: String,
     /// What the user chose.
     pub config: Config,
+    /// What the model goes to.
+    pub target: Target,
     /// What ran the float model: `tract` or `ort`.
     pub backend: &'static str,
     /// Number of threads.

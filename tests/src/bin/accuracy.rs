@@ -8,10 +8,8 @@
 //! Quark, ModelOpt or ONNX Neural Compressor reached on the same models and data, chosen by the test metric, in their
 //! favour.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use equant::exec::Backend;
 use equant::observe::Observer;
 use equant::pipeline::{self, Request, Silent};
 use equant::quantize::Config;
@@ -104,18 +102,11 @@ fn row(setting: &str, model: &str, config: &Config, notes: bool, tune: bool) -> 
 
 fn quantize(model: &str, config: &Config, tune: bool) -> Result<Report, Failure> {
     let request = Request {
-        model: models::model_path(model),
-        calibration: models::samples_path(model, "calib512"),
-        test: Some(models::samples_path(model, "test10k")) as Option<PathBuf>,
-        dims: Default::default(),
+        test: Some(models::samples_path(model, "test10k")),
         config: config.clone(),
-        backend: Backend::Tract,
         threads: models::threads(),
-        strip_names: false,
-        budget: None,
         tune: tune.then(|| Options { threads: models::threads(), ..Options::default() }),
-        metric: None,
-        command: String::new(),
+        ..Request::new(models::model_path(model), models::samples_path(model, "calib512"))
     };
     Ok(pipeline::quantize(&request, &Silent)?.report)
 }

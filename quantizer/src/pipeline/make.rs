@@ -1,0 +1,58 @@
+//! From observed values to a quantized model, for any configuration.
+
+use std::collections::BTreeMap;
+
+use super::reconstruct::reconstruct;
+use super::trial::{Judged, Trial};
+use super::{Error, Request, ranges};
+use crate::data::Samples;
+use crate::graph::Graph;
+use crate::observe::{Range, Statistics};
+use crate::quantize::{self, Config, Outcome};
+
+/// What models are made from.
+#[derive(Clone, Copy)]
+pub(super) struct Maker<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) statistics: &'a BTreeMap<String, Statistics>,
+    pub(super) samples: &'a Samples,
+    pub(super) trial: &'a Trial<'a>,
+    pub(super) request: &'a Request,
+    pub(super) file: &'a str,
+}
+
+impl Maker<'_> {
+    /// The ranges of activations, unless an observer is to choose them.
+    pub(super) fn ranges(&self, config: &Config) -> Result<BTreeMap<String, Range>, Error> {
+        if config.observer.is_some() {
+            return Ok(BTreeMap::new());
+        }
+        let request = Request { config: config.clone(), ..self.request.clone() };
+        ranges::choose(self.graph, self.statistics, self.samples, &request, self.file)
+    }
+
+    /// Weights are rounded to nearest.
+    pub(super) fn nearest(&self, config: &Config, ranges: &BTreeMap<String, Range>) -> Result<Outcome, Error> {
+        quantize::quantize_with(self.graph, self.statistics, config, ranges)
+            .map_err(|source| Error::Quantize { file: self.file.to_owned(), source: Box::new(source) })
+    }
+
+    /// Weights are rounded for the outputs of layers.
+    pub(super) fn rounded(
+        &self,
+        outcome: &Outcome,
+        config: &Config,
+        advance: &dyn Fn(usize),
+    ) -> Result<Outcome, Error> {
+        reconstruct(self.graph, outcome, config, self.samples, self.request, self.file, advance)
+    }
+
+    /// All of it.
+    pub(super) fn model(&self, config: &Config) -> Result<Outcome, Error> {
+        self.rounded(&self.nearest(config, &self.ranges(config)?)?, config, &|_| ())
+    }
+
+    pub(super) fn judge(&self, outcome: Outcome, advance: &dyn Fn(usize)) -> Result<Judged, Error> {
+        self.trial.judge(self.graph, outcome, advance)
+    }
+}
