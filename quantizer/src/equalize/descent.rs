@@ -8,7 +8,7 @@ const DEGREES: [f64; 3] = [8.0, 24.0, 64.0];
 /// Steps at each degree.
 const STEPS: usize = 60;
 /// Products of rows and columns that may be evaluated altogether.
-const WORK: usize = 1 << 29;
+const WORK: usize = 1 << 27;
 /// Step sizes in logarithms of factors: at the beginning, and at the end of each degree's steps.
 const PACE: (f64, f64) = (0.2, 0.01);
 /// Weight of the mean square of the logarithms, which keeps factors that do not matter at 1.

@@ -8,18 +8,18 @@ use crate::data::{Batch, Samples};
 use crate::equalize::{ChannelStatistics, Channels, Clamping, Equalized, Equalizer, Method, Precision};
 use crate::exec::{self, BATCH};
 use crate::graph::Graph;
-use crate::observe::Statistics;
-use crate::quantize;
+use crate::observe::{Observer, Statistics};
+use crate::quantize::{self, Config};
 
 /// Samples at least for taking a Clip as not reached because no sample reaches it.
 const LEAST_FOR_CLAMPS: usize = 4 * BATCH;
 
-/// What scaling channels must gain, in dB. Once every channel of a value fills its range, every channel of an input unlike
-/// the samples may be cut off, not the widest alone: a small gain on the samples does not pay for that.
-const LEAST_GAIN_DB: f64 = 2.0;
+/// What scaling channels must gain, in dB.
+const LEAST_GAIN_DB: f64 = 0.5;
 
-/// Samples at most on which scalings are compared: each takes three runs over them.
-const COMPARED: usize = 128;
+/// Samples at most that scalings are chosen by, and as many again that they are compared on: once every channel of a value
+/// fills its range, each may be cut off for other samples, so that those seen flatter the scaling.
+const SEEN: usize = 128;
 
 /// A graph and what was seen of its values.
 pub(super) struct Observed {
@@ -37,18 +37,24 @@ pub(super) fn choose(
     notes: &mut Vec<String>,
 ) -> Result<Observed, Error> {
     let run_error = |source| Error::run(file, source);
-    let few = samples.head(COMPARED);
+    let all = samples.head(2 * SEEN);
+    let seen = all.len().div_ceil(BATCH) / 2;
+    // A single batch must do for both.
+    let few = if seen == 0 { all.clone() } else { all.head(seen * BATCH) };
     let candidates = candidates(&original.graph, &few, request).map_err(run_error)?;
     if candidates.is_empty() {
         return Ok(original);
     }
-    let trial = Trial::new(&original.graph, &few, request, file)?;
+    let trial = Trial::on(&original.graph, all, seen, request, file)?;
     let observe = |graph: &Graph, samples: &Samples| {
         let names = quantize::values_to_observe(graph);
         super::statistics(graph, names, samples, request.backend, request.threads, &|_| ()).map_err(run_error)
     };
+    // With 8 bits there is room for all that was seen; ranges that leave some out are chosen later, by more.
+    let observer = (!request.config.has_narrow()).then_some(Observer::MinMax).or(request.config.observer);
+    let config = Config { observer, ..request.config.clone() };
     let judge = |graph: &Graph| {
-        let outcome = quantize::quantize(graph, &observe(graph, &few)?, &request.config)
+        let outcome = quantize::quantize(graph, &observe(graph, &few)?, &config)
             .map_err(|source| Error::Quantize { file: file.to_owned(), source: Box::new(source) })?;
         Ok::<_, Error>(trial.judge(graph, outcome, &|_| ())?.sqnr_db)
     };
@@ -62,14 +68,14 @@ pub(super) fn choose(
     }
     match best {
         Some(best) if after >= before + LEAST_GAIN_DB => {
-            notes.push(format!("channels scaled: from {before:.1} dB to {after:.1} dB on calibration samples"));
+            notes.push(format!("channels scaled: from {before:.1} dB to {after:.1} dB on other calibration samples"));
             notes.extend(describe(&best));
             Ok(Observed { statistics: observe(&best.graph, samples)?, graph: best.graph })
         }
         _ => {
             notes.push(format!(
-                "channels were left as they are: scaling them takes {before:.1} dB to {after:.1} dB on calibration \
-                 samples, less than {LEAST_GAIN_DB} dB more"
+                "channels were left as they are: scaling them takes {before:.1} dB to {after:.1} dB on other calibration \
+                 samples"
             ));
             Ok(original)
         }

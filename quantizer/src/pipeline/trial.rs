@@ -24,6 +24,8 @@ const KEPT_ELEMENTS: usize = 1 << 24;
 pub(super) struct Trial<'a> {
     graph: &'a Graph,
     samples: Samples,
+    /// Batches at the beginning that are left out.
+    seen: usize,
     request: &'a Request,
     file: &'a str,
     /// The float model's outputs, for each batch.
@@ -32,18 +34,31 @@ pub(super) struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     pub(super) fn new(graph: &'a Graph, samples: &Samples, request: &'a Request, file: &'a str) -> Result<Self, Error> {
-        let run_error = |source| Error::run(file, source);
         let types = infer_partial(graph, 1).types;
         let elements: usize =
             graph.outputs.iter().filter_map(|o| types.get(&o.name)).map(|t| t.shape.iter().product::<usize>()).sum();
         let samples = samples.head(JUDGED.min(KEPT_ELEMENTS / elements.max(1)).max(LEAST));
+        Self::on(graph, samples, 0, request, file)
+    }
+
+    /// Judges on all of `samples` but the first `seen` batches.
+    pub(super) fn on(
+        graph: &'a Graph,
+        samples: Samples,
+        seen: usize,
+        request: &'a Request,
+        file: &'a str,
+    ) -> Result<Self, Error> {
+        let run_error = |source| Error::run(file, source);
         let runner = exec::runner(graph, &output_names(graph), request.backend).map_err(run_error)?;
         let keep = |mut kept: Vec<_>, values| {
             kept.push(values);
             kept
         };
-        let float = exec::fold(&*runner, &samples, request.threads, |_, values| values, Vec::new(), keep);
-        Ok(Self { graph, samples, request, file, float: float.map_err(run_error)? })
+        let batches = samples.batches(BATCH).map_err(|source| run_error(source.into()))?.skip(seen);
+        let float = exec::fold_batches(&*runner, batches, request.threads, |_, values| values, Vec::new(), keep);
+        let float = float.map_err(run_error)?;
+        Ok(Self { graph, samples, seen, request, file, float })
     }
 
     /// Number of samples.
@@ -68,7 +83,7 @@ impl<'a> Trial<'a> {
         let empty = start.clone();
         let compare = |batch: &Batch, values: Vec<Vec<f32>>| {
             let mut parts = empty.clone();
-            let reference = self.float.get(batch.first / BATCH).map(Vec::as_slice).unwrap_or_default();
+            let reference = self.float.get(batch.first / BATCH - self.seen).map(Vec::as_slice).unwrap_or_default();
             for ((part, r), v) in parts.iter_mut().zip(reference).zip(&values) {
                 part.add(r, v, batch.count, batch.first / BATCH % 2);
             }
@@ -79,7 +94,8 @@ impl<'a> Trial<'a> {
             advance(count);
             totals
         };
-        exec::fold(&*simulation, &self.samples, self.request.threads, compare, start, add).map_err(run_error)
+        let batches = self.samples.batches(BATCH).map_err(|source| run_error(source.into()))?.skip(self.seen);
+        exec::fold_batches(&*simulation, batches, self.request.threads, compare, start, add).map_err(run_error)
     }
 }
 

@@ -9,6 +9,8 @@ use crate::observe::Levels;
 const SWEEPS: usize = 30;
 /// Inputs up to which pairs are searched: a sweep over pairs costs the square of the inputs.
 const PAIRS: usize = 1024;
+/// Levels up to which pairs are searched: with more, steps are too small for pairs to matter.
+const COARSE: i32 = 64;
 
 /// Improves a row; never makes it worse. With `least`, the scale is fitted too (`fits` times, not below `least`).
 pub(super) fn improve(
@@ -110,7 +112,7 @@ impl<'p> State<'p> {
 
     /// For each integer the best change by one step together with one of another. Whether any helped.
     fn pairs(&mut self) -> bool {
-        if self.depth > PAIRS {
+        if self.depth > PAIRS || self.high - self.low > COARSE {
             return false;
         }
         let scale = f64::from(self.scale);
