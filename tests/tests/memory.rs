@@ -50,6 +50,9 @@ fn program() -> std::path::PathBuf {
     folder.join("equant")
 }
 
+/// Runs of which the least peak counts.
+const RUNS: usize = 4;
+
 #[test]
 fn ten_times_the_samples_take_the_same_memory() {
     if !Path::new("/proc/self/status").exists() {
@@ -62,7 +65,8 @@ fn ten_times_the_samples_take_the_same_memory() {
     let peaks = [512usize, 5000].map(|count| {
         let file = folder.path().join(format!("{count}.npy"));
         equant_tests::npy::write(&file, &[count as u64, 1, 28, 28], &all.inputs[0][..count * 784]);
-        peak_kib(&file, &folder.path().join(format!("out{count}")))
+        // What threads happen to hold at the same time varies by a few percent from run to run; it only ever adds.
+        (0..RUNS).map(|_| peak_kib(&file, &folder.path().join(format!("out{count}")))).min().expect("a run")
     });
     println!("peak memory: {} KiB with 512 samples, {} KiB with 5,000", peaks[0], peaks[1]);
     assert!(peaks[0] > 1000, "a peak was read");
