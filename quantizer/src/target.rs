@@ -254,7 +254,7 @@ impl TargetRules {
         let mut config = config.clone();
         let mut layers = graph.nodes.iter().filter(|node| LayerKind::of(graph, node).is_some());
         if self.ends == Ends::EightBits {
-            for node in layers.next().into_iter().chain(layers.last()) {
+            for node in layers.next().into_iter().chain(layers.next_back()) {
                 let bits = Bits { weights: Width::Eight, ..config.bits };
                 config.layers.entry(node.name.clone()).or_insert(bits);
             }

@@ -5,4 +5,5 @@ pub mod cut;
 pub mod fuzz;
 pub mod models;
 pub mod npy;
+pub mod peak;
 pub mod reference;

@@ -5,36 +5,12 @@ use std::process::Command;
 
 use equant_tests::models::{first_samples, model_path, quantized_graph, samples_path};
 
-/// Peak resident memory of `equant quantize` in KiB: the kernel's high-water mark of the process, read while it runs.
+/// Peak memory of `equant quantize` in KiB.
 fn peak_kib(samples: &Path, out: &Path) -> u64 {
-    let program = program();
-    let model = model_path("dscnn");
-    let mut child = Command::new(&program)
-        .args(["--quiet", "quantize"])
-        .arg(&model)
-        .arg("--calib")
-        .arg(samples)
-        .args(["--threads", "2", "-o"])
-        .arg(out)
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    loop {
-        // VmHWM only grows, so the last reading before the end is the peak but for the last milliseconds.
-        if let Ok(text) = std::fs::read_to_string(&status)
-            && let Some(line) = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))
-            && let Ok(kib) = line.trim().trim_end_matches("kB").trim().parse::<u64>()
-        {
-            peak = peak.max(kib);
-        }
-        if let Some(status) = child.try_wait().expect("a child that can be waited for") {
-            assert!(status.success(), "equant quantize: {status}");
-            return peak;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
+    let mut command = Command::new(program());
+    command.args(["--quiet", "quantize"]).arg(model_path("dscnn")).arg("--calib").arg(samples);
+    command.args(["--threads", "2", "-o"]).arg(out);
+    equant_tests::peak::of(command)
 }
 
 /// The command, built by the same cargo call as this test, or now.

@@ -1,0 +1,54 @@
+//! Time and peak memory of `equant quantize`: `cargo run --release -p equant-tests --bin cost [MODEL...]`, after
+//! `cargo build --release -p equant`.
+//!
+//! Each preset at W8A8 and W4A8 with the 512 calibration samples, then `balanced` with 128 to 2,048 samples (taken from the
+//! test images; nothing is scored). Times are those of the whole command.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use equant_tests::models::{MODELS, first_samples, model_path, quantized_graph, samples_path, threads};
+use equant_tests::{npy, peak};
+
+fn main() -> ExitCode {
+    let asked: Vec<String> = std::env::args().skip(1).collect();
+    let program = std::env::current_exe().expect("the path of this program").with_file_name("equant");
+    if !program.exists() {
+        eprintln!("cost: {} is missing; run `cargo build --release -p equant`", program.display());
+        return ExitCode::FAILURE;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    println!("| model | bits | preset | samples | seconds | peak MiB |");
+    println!("|---|---|---|---|---|---|");
+    for model in MODELS.into_iter().filter(|model| asked.is_empty() || asked.iter().any(|name| name == model)) {
+        let calibration = samples_path(model, "calib512");
+        for bits in ["W8A8", "W4A8"] {
+            for preset in ["fast", "balanced", "best"] {
+                row(&program, model, bits, preset, 512, &calibration, folder.path());
+            }
+        }
+        let graph = quantized_graph(&std::fs::read(model_path(model)).expect("a committed model"));
+        let all = first_samples(&samples_path(model, "test10k"), &graph, 2048);
+        let elements = all.inputs[0].len() / 2048;
+        let shape: &[u64] = if elements == 784 && model == "ae" { &[784] } else { &[1, 28, 28] };
+        for samples in [128usize, 512, 2048] {
+            let file = folder.path().join("samples.npy");
+            let shape: Vec<u64> = std::iter::once(samples as u64).chain(shape.iter().copied()).collect();
+            npy::write(&file, &shape, &all.inputs[0][..samples * elements]);
+            row(&program, model, "W8A8", "balanced", samples, &file, folder.path());
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn row(program: &Path, model: &str, bits: &str, preset: &str, samples: usize, calibration: &Path, folder: &Path) {
+    let mut command = std::process::Command::new(program);
+    command.args(["--quiet", "quantize"]).arg(model_path(model)).arg("--calib").arg(calibration);
+    command.args(["--bits", bits, "--preset", preset, "--threads", &threads().to_string()]);
+    command.arg("-o").arg(folder.join("out"));
+    let start = Instant::now();
+    let kib = peak::of(command);
+    let seconds = start.elapsed().as_secs_f64();
+    println!("| {model} | {bits} | {preset} | {samples} | {seconds:.1} | {:.0} |", kib as f64 / 1024.0);
+}
