@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{equant, folder, model, names, npz, numbers, samples, stderr, stdout, workspace};
+use crate::common::{equant, folder, model, names, npy, npz, numbers, samples, stderr, stdout, workspace};
 use equant::graph::Tensor;
 use equant::onnx;
 use serde_json::Value;
@@ -91,6 +91,64 @@ fn an_all_zero_channel_works() {
     onnx::write(&graph, &folder.path().join("model.onnx")).expect("model");
     let report = json(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz"]);
     assert!(score(&report["calibration"], "plan", "sqnr_db") > 20.0, "{}", report["calibration"]);
+}
+
+#[test]
+fn one_sample_is_enough_to_work() {
+    let folder = folder();
+    npz(&folder.path().join("calib.npz"), &[("x", &samples(1))]);
+    for bits in ["W8A8", "W4A8", "W4A4"] {
+        let report = json(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz", "--bits", bits]);
+        assert_eq!(report["made"]["calibration"]["samples"], 1);
+        assert!(score(&report["calibration"], "plan", "sqnr_db") > 6.0, "{bits}: {}", report["calibration"]);
+    }
+}
+
+#[test]
+fn samples_and_weights_that_are_constant_work() {
+    let folder = folder();
+    let halves = std::iter::repeat_n(0.5f32, 4 * 72).flat_map(f32::to_le_bytes).collect();
+    npz(&folder.path().join("calib.npz"), &[("x", &npy("<f4", &[4, 2, 6, 6], halves))]);
+    let mut graph = model();
+    graph.initializers.insert("w".into(), Tensor::from_f32(&[4, 2, 3, 3], &[0.25; 72]));
+    graph.initializers.insert("g".into(), Tensor::from_f32(&[3, 4], &[0.0; 12]));
+    onnx::write(&graph, &folder.path().join("model.onnx")).expect("model");
+    for bits in ["W8A8", "W4A8"] {
+        let report = json(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz", "--bits", bits]);
+        assert!(score(&report["calibration"], "plan", "sqnr_db") > 20.0, "{bits}: {}", report["calibration"]);
+    }
+}
+
+#[test]
+fn layers_under_the_floor_are_widened_and_the_report_says_so() {
+    let folder = folder();
+    let quantize = |floor| {
+        let args = ["quantize", "model.onnx", "--calib", "calib.npz", "--bits", "W4A4", "--floor", floor];
+        json(folder.path(), &args)
+    };
+    let bits = |report: &Value| {
+        let weights = report["weights"].as_array().expect("weights").clone();
+        weights.iter().map(|w| w["dtype"].as_str().expect("a type").to_owned()).collect::<Vec<_>>()
+    };
+    let (narrow, wide) = (quantize("none"), quantize("50"));
+    assert_eq!(bits(&narrow), ["int4", "int4"]);
+    assert_eq!(bits(&wide)[0], "int8", "{}", wide["notes"]);
+    assert!(score(&wide["calibration"], "plan", "sqnr_db") > score(&narrow["calibration"], "plan", "sqnr_db") + 3.0);
+    let notes = wide["notes"].to_string();
+    assert!(notes.contains("under the floor of 50 dB") && notes.contains("8 bits instead of W4A4"), "{notes}");
+}
+
+#[test]
+fn targets_decide_what_is_left_open() {
+    let folder = folder();
+    let report = json(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz", "--target", "tensorrt"]);
+    assert_eq!(report["made"]["config"]["activations"], "Symmetric");
+    let args = ["quantize", "model.onnx", "--calib", "calib.npz", "--target", "ort-cpu-no-vnni"];
+    assert_eq!(json(folder.path(), &args)["made"]["config"]["reduce_range"], true);
+    let args = ["quantize", "model.onnx", "--calib", "calib.npz", "--target", "ort-cpu", "--bits", "W4A8"];
+    let report = json(folder.path(), &args);
+    assert_eq!(report["float_islands"].as_array().map(Vec::len), Some(0), "{report}");
+    assert_eq!(report["made"]["config"]["layers"]["conv"]["weights"], "Eight");
 }
 
 #[test]

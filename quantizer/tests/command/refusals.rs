@@ -135,6 +135,44 @@ fn a_metric_that_does_not_fit() {
 }
 
 #[test]
+fn bits_that_the_target_would_run_in_float() {
+    let folder = folder();
+    let quantize = ["quantize", "model.onnx", "--calib", "calib.npz", "--target", "tensorrt", "--bits", "W4A8"];
+    refused(folder.path(), &quantize, 2, &["model.onnx", "`conv`", "`fc`", "tensorrt", "use 8-bit weights there"]);
+    let quantize = ["quantize", "model.onnx", "--calib", "calib.npz", "--target", "ort-cpu", "--bits", "W8A4"];
+    refused(folder.path(), &quantize, 2, &["`conv`", "ort-cpu", "8-bit activations"]);
+    let quantize = ["quantize", "model.onnx", "--calib", "calib.npz", "--target", "toaster"];
+    refused(folder.path(), &quantize, 2, &["toaster", "cortex-m"]);
+}
+
+#[test]
+fn budgets_that_cannot_be_met() {
+    let folder = folder();
+    let quantize = |budget| ["quantize", "model.onnx", "--calib", "calib.npz", "--budget", budget];
+    // 84 weights at 4 bits each.
+    refused(folder.path(), &quantize("flash=41"), 2, &["model.onnx", "41 B", "42"]);
+    refused(folder.path(), &quantize("sqnr=200"), 2, &["model.onnx", "200 dB", "8 bits everywhere"]);
+    refused(folder.path(), &quantize("flash=much"), 2, &["flash=100KiB"]);
+}
+
+#[test]
+fn numbers_that_are_not_finite() {
+    let folder = folder();
+    let mut values = numbers(2 * 72, 5);
+    values[100] = f32::INFINITY;
+    let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    npz(&folder.path().join("calib.npz"), &[("x", &npy("<f4", &[2, 2, 6, 6], bytes))]);
+    refused(folder.path(), &QUANTIZE, 3, &["calib.npz", "inf", "sample 1", "not a finite"]);
+    npz(&folder.path().join("calib.npz"), &[("x", &samples(8))]);
+    let mut graph = model();
+    let mut weights = numbers(72, 1);
+    weights[3] = f32::NEG_INFINITY;
+    graph.initializers.insert("w".into(), Tensor::from_f32(&[4, 2, 3, 3], &weights));
+    onnx::write(&graph, &folder.path().join("model.onnx")).expect("model");
+    refused(folder.path(), &QUANTIZE, 3, &["model.onnx", "`conv`", "not finite"]);
+}
+
+#[test]
 fn a_folder_that_cannot_be_written() {
     let folder = folder();
     std::fs::write(folder.path().join("taken"), "a file").expect("file");
