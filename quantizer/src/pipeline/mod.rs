@@ -39,7 +39,7 @@ use crate::graph::shape::infer_partial;
 use crate::graph::{DataType, Graph, support};
 use crate::metrics::Metric;
 use crate::passes::{self, Dims, PassReport};
-use crate::quantize::Config;
+use crate::quantize::{self, Config};
 use crate::report::{self, MemoryReport, Report};
 use crate::target::Target;
 use crate::{files, onnx, qdq};
@@ -267,6 +267,7 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
 
     let prepared = clock.step("read and prepare", 0, |_| read_float(&request.model, &request.dims))?;
     let graph = &prepared.graph;
+    quantize::all_finite(graph).map_err(|source| Error::Quantize { file: file.clone(), source: Box::new(source) })?;
     let rules = request.target.rules();
     let request = &Request { config: rules.ends_widened(graph, &request.config), ..request.clone() };
     let refusals = rules.refusals(graph, &request.config);

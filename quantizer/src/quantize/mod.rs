@@ -21,7 +21,7 @@ use crate::round::Method;
 pub(crate) use constants::rounded;
 pub use ranges::{Reader, choose as choose_range, cost as range_cost};
 pub use weights::{Bias, Layer, channel_axis};
-pub(crate) use weights::{least_scale, levels, on_sum_grid};
+pub(crate) use weights::{all_finite, least_scale, levels, on_sum_grid};
 
 /// What the user chose.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]

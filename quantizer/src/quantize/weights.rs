@@ -163,6 +163,19 @@ pub(super) fn quantize(
     Ok(Some(Layer { weights, scales, axis, bias, block: None }))
 }
 
+/// Refuses weights and biases that are not finite, before any work.
+pub(crate) fn all_finite(graph: &Graph) -> Result<(), Error> {
+    let linear = |node: &&Node| matches!(node.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm" | "MatMul");
+    for node in graph.nodes.iter().filter(linear) {
+        for i in [1, 2] {
+            if let Some(tensor) = node.input(i).and_then(|name| graph.initializers.get(name)) {
+                finite(node, i, tensor)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Element type and levels of the weights of node `name`.
 pub(crate) fn levels(config: &Config, name: &str) -> (DataType, Levels) {
     match config.bits_of(name).weights {
