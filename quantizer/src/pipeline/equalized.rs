@@ -9,6 +9,7 @@ use crate::equalize::{ChannelStatistics, Channels, Clamping, Equalized, Equalize
 use crate::exec::{self, BATCH};
 use crate::graph::Graph;
 use crate::observe::{Observer, Statistics};
+use crate::parallel::in_parallel;
 use crate::quantize::{self, Config};
 
 /// Samples at least for taking a Clip as not reached because no sample reaches it.
@@ -99,8 +100,9 @@ fn candidates(graph: &Graph, samples: &Samples, request: &Request) -> Result<Vec
         clampings.push(Clamping::AsSeen);
     }
     let methods = [Method::Predicted, Method::CrossLayer];
-    let all = clampings.into_iter().flat_map(|clamping| methods.map(|method| (method, clamping)));
-    Ok(all.filter_map(|(method, clamping)| equalizer.equalize(method, clamping)).collect())
+    let all: Vec<_> = clampings.into_iter().flat_map(|clamping| methods.map(|method| (method, clamping))).collect();
+    let found = in_parallel(all.len(), request.threads, |i| equalizer.equalize(all[i].0, all[i].1));
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// What was scaled, and what that assumes.

@@ -1,6 +1,6 @@
 //! What each ingredient of calibration is worth: `cargo run --release -p equant-tests --bin ablation [MODEL...]`.
 //!
-//! Every model is quantized with the defaults, then with one ingredient left out or replaced, or one that is off by
+//! `--tune` adds a row with a minute of tuning. Every model is quantized with the defaults, then with one ingredient left out or replaced, or one that is off by
 //! default added; the figures are SQNR (and top-1 or AUC) of the plan on the test samples, which decide nothing.
 
 use std::process::ExitCode;
@@ -38,7 +38,12 @@ const ROWS: [(&str, Change); 12] = [
 ];
 
 fn main() -> ExitCode {
-    let asked: Vec<String> = std::env::args().skip(1).collect();
+    let (options, asked): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|arg| arg.starts_with("--"));
+    if let Some(wrong) = options.iter().find(|option| *option != "--tune") {
+        eprintln!("ablation: `{wrong}` is no option; use --tune");
+        return ExitCode::FAILURE;
+    }
+    let rows = if options.is_empty() { &ROWS[..ROWS.len() - 1] } else { &ROWS[..] };
     if let Some(wrong) = asked.iter().find(|name| !MODELS.contains(&name.as_str())) {
         eprintln!("ablation: `{wrong}` is no model; use {}", MODELS.join(", "));
         return ExitCode::FAILURE;
@@ -47,10 +52,10 @@ fn main() -> ExitCode {
     for setting in SETTINGS {
         println!("| {setting} | {} |", models.join(" | "));
         println!("|---|{}", "---|".repeat(models.len()));
-        for (name, change) in ROWS {
+        for (name, change) in rows {
             let mut line = format!("| {name} |");
             for model in &models {
-                match score(model, setting, change) {
+                match score(model, setting, *change) {
                     Ok(text) => line.push_str(&format!(" {text} |")),
                     Err(error) => {
                         eprintln!("ablation: {model}, {setting}, {name}: {error}");
