@@ -354,3 +354,24 @@ fn layers_are_ranked_by_what_their_bits_do() {
     let refused = equant(path, &["inspect", "model.onnx", "--sensitivity"]);
     assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
 }
+
+#[test]
+fn one_analysis_gives_every_format_without_samples() {
+    let folder = folder();
+    succeed(folder.path(), &["analyze", "model.onnx", "--calib", "calib.npz"]);
+    std::fs::rename(folder.path().join("calib.npz"), folder.path().join("later.npz")).expect("rename");
+    for (bits, least_db) in [("W8A8", 25.0), ("W4A8", 8.0), ("W4A4", 5.0)] {
+        succeed(folder.path(), &["export", "model.eqcal", "--bits", bits, "-o", bits]);
+        let plan = format!("{bits}/model.plan");
+        let report = json(folder.path(), &["eval", &plan, "--test", "later.npz", "--reference", "model.onnx"]);
+        let scores = report["scores"].as_array().expect("scores");
+        let sqnr = scores.iter().find_map(|s| s["sqnr_db"].as_f64()).expect("an SQNR");
+        assert!(sqnr > least_db, "{bits}: {report}");
+    }
+    let mut damaged = std::fs::read(folder.path().join("model.eqcal")).expect("analysis");
+    damaged.truncate(damaged.len() / 2);
+    std::fs::write(folder.path().join("model.eqcal"), damaged).expect("write");
+    let output = equant(folder.path(), &["export", "model.eqcal", "-o", "again"]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).contains("model.eqcal") && !folder.path().join("again").exists());
+}
