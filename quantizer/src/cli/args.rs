@@ -56,7 +56,12 @@ pub(super) enum Command {
         "Targets: portable (any ONNX runtime, any microcontroller), cortex-m, ort-cpu, ort-cpu-no-vnni, tensorrt.\n\n",
         "Samples are .npz files with the array `x` (float32, first axis the sample, the rest the model's\n",
         "input shape) and, for accuracy, `y` (integer labels). A few hundred calibration samples that look\n",
-        "like the data in use are enough.\n\n",
+        "like the data in use are enough. A folder of .png, .jpg or .wav files works as well, with a file\n",
+        "preprocess.json that says how they become the model's input, such as\n",
+        "  {\"kind\": \"image\", \"resize\": {\"width\": 96, \"height\": 96}, \"mean\": [0.5], \"std\": [0.5]}\n",
+        "or\n",
+        "  {\"kind\": \"audio\", \"sample_rate\": 16000, \"samples\": 16000}\n",
+        "Labels are in labels.csv (lines FILE,LABEL), or files lie in one folder for each class.\n\n",
         "Writes NAME.int8.onnx, NAME.plan, report.html and report.json: all of them, or none after an error.\n",
         "Exit codes: see `equant --help`."
     ))]
@@ -208,6 +213,8 @@ pub(super) struct QuantizeArgs {
     #[arg(long, help_heading = "Quantization")]
     pub(super) strip_names: bool,
     #[command(flatten)]
+    pub(super) reading: ReadArgs,
+    #[command(flatten)]
     pub(super) judge: JudgeArgs,
     #[command(flatten)]
     pub(super) exec: ExecArgs,
@@ -227,6 +234,8 @@ pub(super) struct EvalArgs {
     /// At most this many samples
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) limit: Option<u64>,
+    #[command(flatten)]
+    pub(super) reading: ReadArgs,
     #[command(flatten)]
     pub(super) judge: JudgeArgs,
     #[command(flatten)]
@@ -253,6 +262,8 @@ pub(super) struct InspectArgs {
     /// At most this many samples [default: all, or 128 for --sensitivity]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) limit: Option<u64>,
+    #[command(flatten)]
+    pub(super) reading: ReadArgs,
     #[command(flatten)]
     pub(super) exec: ExecArgs,
 }
@@ -302,6 +313,8 @@ pub(super) struct AnalyzeArgs {
     #[arg(short, long, value_name = "MODEL.eqcal")]
     pub(super) output: Option<PathBuf>,
     #[command(flatten)]
+    pub(super) reading: ReadArgs,
+    #[command(flatten)]
     pub(super) exec: ExecArgs,
 }
 
@@ -348,7 +361,17 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) limit: Option<u64>,
     #[command(flatten)]
+    pub(super) reading: ReadArgs,
+    #[command(flatten)]
     pub(super) exec: ExecArgs,
+}
+
+/// How samples are read.
+#[derive(Debug, Args)]
+pub(super) struct ReadArgs {
+    /// How images or WAV files become samples [default: preprocess.json in their folder]
+    #[arg(long, value_name = "FILE.json")]
+    pub(super) preprocess: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

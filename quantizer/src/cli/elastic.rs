@@ -30,6 +30,7 @@ pub(super) fn analyze(args: AnalyzeArgs, output: &Output) -> Result<(), Failure>
         dims: args.exec.dims(),
         backend: args.exec.backend.backend(),
         threads: args.exec.threads(),
+        preprocess: args.reading.preprocess,
         ..Request::new(args.model, args.calib)
     };
     let analysis = pipeline::analyze(&request, &output.progress())?;

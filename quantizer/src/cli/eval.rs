@@ -21,8 +21,9 @@ pub(super) fn run(args: EvalArgs, output: &Output) -> Result<(), Failure> {
         compatible(&model, reference)?;
     }
     // The float model knows the names of the inputs; a plan does not.
-    let samples =
-        pipeline::open_samples(&args.test, &reference.as_ref().unwrap_or(&model).graph)?.head(most(args.limit));
+    let graph = &reference.as_ref().unwrap_or(&model).graph;
+    let preprocess = args.reading.preprocess.as_deref();
+    let samples = pipeline::open_samples(&args.test, graph, preprocess)?.head(most(args.limit));
     let metric = metric(&args, reference.as_ref().unwrap_or(&model), &samples)?;
 
     let backend = args.exec.backend.backend();
@@ -65,7 +66,7 @@ fn metric(args: &EvalArgs, model: &Model, samples: &crate::data::Samples) -> Res
     let metric = pipeline::choose_metric(args.judge.metric.metric(), &first(inputs), &first(outputs), samples)?;
     if samples.labels().is_none() && args.reference.is_none() {
         return Err(Failure::Usage(format!(
-            "{}: has no labels (array `y`), and there is no model to compare with: add `--reference FP32.onnx`",
+            "{}: has no labels (array `y`, or `labels.csv` in a folder), and there is no model to compare with: add `--reference FP32.onnx`",
             args.test.display()
         )));
     }

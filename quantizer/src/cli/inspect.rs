@@ -68,7 +68,7 @@ pub(super) fn run(args: InspectArgs, output: &Output) -> Result<(), Failure> {
     if found.unsupported.is_empty()
         && let Some(samples) = &args.samples
     {
-        let all = pipeline::open_samples(samples, &model.graph)?;
+        let all = pipeline::open_samples(samples, &model.graph, args.reading.preprocess.as_deref())?;
         let samples = all.head(most(args.limit));
         found.activations = Some(diagnosis::look(&model, &samples, &args.exec, output)?);
         if args.sensitivity {

@@ -26,6 +26,7 @@ pub(super) fn run(args: QuantizeArgs, output: &Output) -> Result<(), Failure> {
         threads: args.exec.threads(),
         metric: args.judge.metric.metric(),
         test: args.test.clone(),
+        preprocess: args.reading.preprocess.clone(),
         strip_names: args.strip_names,
         budget: args.budget,
         #[cfg(feature = "tune")]

@@ -35,7 +35,8 @@ pub(super) fn run(args: RunArgs, output: &Output) -> Result<(), Failure> {
             model.file
         )));
     }
-    let samples = pipeline::open_samples(&args.input, &model.graph)?.head(most(args.limit));
+    let preprocess = args.reading.preprocess.as_deref();
+    let samples = pipeline::open_samples(&args.input, &model.graph, preprocess)?.head(most(args.limit));
     let (inputs, outputs) = model.shapes();
     let has_classes =
         inputs.first() != outputs.first() && outputs.first().is_some_and(|o| o.iter().product::<usize>() > 1);

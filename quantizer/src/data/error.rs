@@ -1,5 +1,6 @@
 //! What can be wrong with a sample file.
 
+use super::media::MediaError;
 use crate::graph::DataType;
 
 /// An error with the file it concerns.
@@ -20,7 +21,10 @@ pub enum ErrorKind {
     #[error("cannot be read: {0}")]
     Read(std::io::Error),
     /// Neither a zip archive nor a NumPy array.
-    #[error("is neither an .npz nor an .npy file; write one with `numpy.savez(file, x=samples)`")]
+    #[error(
+        "is neither an .npz nor an .npy file; write one with `numpy.savez(file, x=samples)`, or give a folder of images \
+         or WAV files"
+    )]
     NotNumpy,
     /// The zip archive, or an entry of it, cannot be read.
     #[error("is truncated or damaged: {0}; copy it, or write it with `numpy.savez`, again")]
@@ -175,6 +179,9 @@ pub enum ErrorKind {
         /// Their names.
         names: String,
     },
+    /// A folder of images or WAV files, one of them, or the description of how they become samples.
+    #[error(transparent)]
+    Media(#[from] MediaError),
     /// The file was replaced by another while it was read.
     #[error("changed while it was being read; leave it alone until the command has finished")]
     Changed,

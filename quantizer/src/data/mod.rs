@@ -1,17 +1,61 @@
-//! Samples from `.npz` and `.npy` files, streamed: memory does not grow with their number.
+//! Samples from arrays, images and recordings, streamed: memory does not grow with their number.
 //!
-//! Three forms are read:
+//! These forms are read:
 //!
 //! - an `.npz` archive (stored or deflated) with array `x`, or one array per graph input named like the input, and
 //!   optionally labels `y`;
 //! - a single `.npy` array;
-//! - a folder of `.npy` files, one sample each, in the order of their names, and optionally `labels.npy` or `y.npy`.
+//! - a folder of `.npy` files, one sample each, in the order of their names, and optionally `labels.npy` or `y.npy`;
+//! - a folder of images (`.png`, `.jpg`, `.jpeg`) or of WAV files (`.wav`), one sample each, and a description of how they
+//!   become samples.
 //!
-//! Samples are float32, float64 (rounded to the nearest f32) or float16 (exact), finite, in C order: `[N, sample...]`
+//! Arrays are float32, float64 (rounded to the nearest f32) or float16 (exact), finite, in C order: `[N, sample...]`
 //! where `sample` is the graph input's shape without its batch axis. Labels are integers, one per sample.
+//!
+//! # Images and recordings
+//!
+//! Files are taken in the order of their names. Labels come from a file `labels.csv` of lines `FILE,LABEL`, or from
+//! folders: one for each class, numbered from 0 in the order of their names. From class folders one file of each class is
+//! taken in turn, so that the first samples are of all classes. A file is decoded when its batch is read. Hidden files are
+//! left alone; any other file is an error.
+//!
+//! The description is the file `preprocess.json` in the folder, or a file given instead of it. A field it does not know
+//! is an error.
+//!
+//! ```json
+//! {"kind": "image", "resize": {"width": 224, "height": 224, "fit": "cover-crop", "shorter": 256},
+//!  "channels": "rgb", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "layout": "nchw"}
+//! ```
+//!
+//! | field of an image | meaning | default |
+//! | --- | --- | --- |
+//! | `channels` | `rgb`, `bgr` or `gray` (luma of ITU-R BT.601) | `rgb` |
+//! | `resize` | `width` and `height` in pixels, by a triangle filter as Pillow's `BILINEAR`, to the bit | images have the model's size |
+//! | `resize.fit` | `stretch`, or `cover-crop`: proportions kept, then the center | `stretch` |
+//! | `resize.shorter` | length of the shorter side before the crop | the least that covers |
+//! | `scale` | factor of pixels 0 … 255 | 1/255 |
+//! | `mean`, `std` | `(scale × pixel − mean) / std` in float32: one number, or one for each channel of the sample | 0, 1 |
+//! | `layout` | `nchw` or `nhwc` | `nchw` |
+//!
+//! Images have 8 bits a channel or fewer; palettes are resolved; transparency and orientation tags are left out of account,
+//! as they are by Pillow. JPEG decoders differ by a few levels of 255.
+//!
+//! | field of a recording | meaning | default |
+//! | --- | --- | --- |
+//! | `sample_rate` | samples a second, which the file must have: there is no resampling | none |
+//! | `samples` | the first so many, followed by zeros where the file is shorter | as many as the file has |
+//! | `mono` | channels are averaged; otherwise they are the first axis | `true` |
+//! | `scale` | factor of values in [−1, 1] | 1 |
+//! | `frames` | pieces of `length` samples, each `hop` after the one before (at most `length`): `[frames, length]` | none |
+//! | `shape` | of a sample, with the same number of elements | `[samples]` |
+//!
+//! The kind is `audio`. Files are PCM of 8, 16, 24 or 32 bits, or 32-bit float.
+//!
+//! A sample's shape is that of the graph input but for axes of one, or the input is a vector of as many elements.
 
 mod batches;
 mod error;
+mod media;
 mod npy;
 mod source;
 
@@ -20,6 +64,7 @@ use std::sync::Arc;
 
 pub use batches::Batches;
 pub use error::{Error, ErrorKind};
+pub use media::{MediaError, MediaKind};
 
 use crate::graph::shape::{ShapeError, infer_partial};
 use crate::graph::{DataType, Dim, Graph};
@@ -67,8 +112,18 @@ impl Samples {
     ///
     /// See [`ErrorKind`].
     pub fn open(path: &Path, graph: &Graph) -> Result<Self, Error> {
+        Self::open_with(path, graph, None)
+    }
+
+    /// As [`Samples::open`], for a folder of images or WAV files: `preprocess` is the file that says how these become
+    /// samples, instead of `preprocess.json` in the folder. See the [module](self) for its form.
+    ///
+    /// # Errors
+    ///
+    /// See [`ErrorKind`]; a description is refused where the samples are arrays.
+    pub fn open_with(path: &Path, graph: &Graph, preprocess: Option<&Path>) -> Result<Self, Error> {
         let inputs = inputs(graph).map_err(|kind| Error { file: path.display().to_string(), kind })?;
-        let (source, labels) = Source::open(path, inputs)?;
+        let (source, labels) = Source::open(path, inputs, preprocess)?;
         Ok(Self { path: path.to_owned(), len: source.len, source: Arc::new(source), labels })
     }
 
@@ -98,7 +153,7 @@ impl Samples {
         self.len == 0
     }
 
-    /// The labels (array `y`), one per sample, if the file has them.
+    /// The labels, one per sample, if the file or folder has them.
     pub fn labels(&self) -> Option<&[i64]> {
         self.labels.as_deref()
     }

@@ -10,6 +10,7 @@ use zip::read::ZipFile;
 use zip::result::ZipError;
 
 use super::batches::Emit;
+use super::media::{self, Found, Listing, Media, MediaError};
 use super::npy::{Floats, Header};
 use super::{Batch, Error, ErrorKind, Input};
 
@@ -36,15 +37,34 @@ enum Form {
     /// Names of the arrays, one per graph input.
     Npz(Vec<String>),
     Npy,
-    /// The files, one per sample.
+    /// The arrays, one per sample.
     Folder(Vec<PathBuf>),
+    /// Images or WAV files.
+    Media(Media),
 }
 
 impl Source {
     /// Opens and checks everything but the elements; gives the labels too.
-    pub(super) fn open(path: &Path, inputs: Vec<Input>) -> Result<(Self, Option<Vec<i64>>), Error> {
+    ///
+    /// `preprocess` is a file that says how images or WAV files become samples, instead of the folder's own.
+    pub(super) fn open(
+        path: &Path,
+        inputs: Vec<Input>,
+        preprocess: Option<&Path>,
+    ) -> Result<(Self, Option<Vec<i64>>), Error> {
         let at = |kind| at(path, kind);
         let metadata = std::fs::metadata(path).map_err(|error| at(ErrorKind::Read(error)))?;
+        let described = match metadata.is_dir() {
+            false => false,
+            true => match media::look(path)? {
+                Found::Media(listing) => return Self::open_media(path, inputs, listing, preprocess),
+                Found::Arrays { described } => described,
+            },
+        };
+        // What arrays hold is taken as it is; a description beside them is a mistake that would go unnoticed.
+        if described || preprocess.is_some() {
+            return Err(at(MediaError::DescriptionUnused.into()));
+        }
         if metadata.is_dir() {
             return Self::open_folder(path, inputs);
         }
@@ -109,6 +129,18 @@ impl Source {
         Ok(Self { path: path.to_owned(), form: Form::Npy, inputs, len })
     }
 
+    fn open_media(
+        path: &Path,
+        inputs: Vec<Input>,
+        listing: Listing,
+        preprocess: Option<&Path>,
+    ) -> Result<(Self, Option<Vec<i64>>), Error> {
+        let [input] = &inputs[..] else { return Err(at(path, input_count(&inputs))) };
+        let (media, labels) = Media::open(path, listing, preprocess, input)?;
+        let len = media.files.len();
+        Ok((Self { path: path.to_owned(), form: Form::Media(media), inputs, len }, labels))
+    }
+
     fn open_folder(path: &Path, inputs: Vec<Input>) -> Result<(Self, Option<Vec<i64>>), Error> {
         let at_folder = |kind| at(path, kind);
         let [input] = &inputs[..] else { return Err(at_folder(input_count(&inputs))) };
@@ -150,7 +182,13 @@ impl Source {
     pub(super) fn stream(&self, size: usize, emit: Emit<'_>) -> Result<(), Error> {
         let at_path = |kind| at(&self.path, kind);
         match &self.form {
-            Form::Folder(files) => self.stream_folder(files, size, emit),
+            Form::Folder(files) => self.stream_files(files, size, emit, |path, index, input, values| {
+                let (mut floats, mut reader) = sample_file(path, input)?;
+                floats.read(&mut reader, index, 1, input.elements(), values)
+            }),
+            Form::Media(media) => self.stream_files(&media.files, size, emit, |path, index, input, values| {
+                media.read(path, index, input, values)
+            }),
             Form::Npy => {
                 let (header, reader) = file(&self.path, SAMPLES).map_err(at_path)?;
                 let array = self.array(SAMPLES, &header, Box::new(reader), 0).map_err(at_path)?;
@@ -185,17 +223,20 @@ impl Source {
         Ok(Array { name: name.to_owned(), reader, floats: header.floats(name)?, elements: input.elements() })
     }
 
-    fn stream_folder(&self, files: &[PathBuf], size: usize, emit: Emit<'_>) -> Result<(), Error> {
+    /// Emits files with one sample each; `read` appends that of a file, given its index.
+    fn stream_files(
+        &self,
+        files: &[PathBuf],
+        size: usize,
+        emit: Emit<'_>,
+        read: impl Fn(&Path, usize, &Input, &mut Vec<f32>) -> Result<(), ErrorKind>,
+    ) -> Result<(), Error> {
         let Some(input) = self.inputs.first() else { return Ok(()) };
         for (index, files) in files.chunks(size).enumerate() {
             let first = index * size;
             let mut values = Vec::with_capacity(files.len() * input.elements());
             for (i, path) in files.iter().enumerate() {
-                sample_file(path, input)
-                    .and_then(|(mut floats, mut reader)| {
-                        floats.read(&mut reader, first + i, 1, input.elements(), &mut values)
-                    })
-                    .map_err(|kind| at(path, kind))?;
+                read(path, first + i, input, &mut values).map_err(|kind| at(path, kind))?;
             }
             if !emit(Batch { first, count: files.len(), inputs: vec![values] }) {
                 break;

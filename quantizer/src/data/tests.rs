@@ -205,7 +205,7 @@ fn refusals_say_what_and_where() {
     assert!(x(raw("<f4", false, "'odd'", &[])).contains("array `x` has no readable NumPy header"));
     let empty = tempfile::tempdir().unwrap();
     let none = Samples::open(empty.path(), &graph).unwrap_err().kind.to_string();
-    assert!(none.contains("`*.npy` holds no samples"), "{none}");
+    assert!(none.contains("holds no samples: no .npy, .png"), "{none}");
     let two = folder(&[("a.npy", f32s(&[2], &SIX[..2])), ("b.npy", f32s(&[3], &SIX[..3]))]);
     let odd = Samples::open(two.path(), &graph).unwrap_err();
     assert!(odd.file.ends_with("b.npy") && odd.kind.to_string().contains("has shape [3]"), "{odd}");

@@ -36,7 +36,7 @@ pub fn analyze(request: &Request, progress: &dyn Progress) -> Result<Analysis, E
     let file = request.model.display().to_string();
     let prepared = clock.step("read and prepare", 0, |_| read_float(&request.model, &request.dims))?;
     let graph = prepared.graph;
-    let samples = open_samples(&request.calibration, &graph)?;
+    let samples = open_samples(&request.calibration, &graph, request.preprocess.as_deref())?;
     let statistics = clock.step("calibrate", samples.len(), |advance| {
         let names = quantize::values_to_observe(&graph);
         super::statistics(&graph, names, &samples, request.backend, request.threads, advance)

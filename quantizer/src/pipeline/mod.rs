@@ -57,6 +57,9 @@ pub struct Request {
     pub calibration: PathBuf,
     /// Test samples, never seen by calibration.
     pub test: Option<PathBuf>,
+    /// How images or WAV files become samples, for folders without a description of their own or instead of it
+    /// ([`Samples::open_with`]).
+    pub preprocess: Option<PathBuf>,
     /// Sizes of symbolic dimensions.
     pub dims: Dims,
     /// How ranges and scales are chosen.
@@ -92,6 +95,7 @@ impl Request {
             model: model.into(),
             calibration: calibration.into(),
             test: None,
+            preprocess: None,
             dims: Dims::new(),
             config: Config::default(),
             target: Target::default(),
@@ -173,13 +177,13 @@ pub fn read_float(path: &Path, dims: &Dims) -> Result<Prepared, Error> {
     }
 }
 
-/// Opens samples and refuses a file without any.
+/// Opens samples ([`Samples::open_with`]) and refuses a file without any.
 ///
 /// # Errors
 ///
 /// The samples do not fit the model.
-pub fn open_samples(path: &Path, graph: &Graph) -> Result<Samples, Error> {
-    let samples = Samples::open(path, graph)?;
+pub fn open_samples(path: &Path, graph: &Graph, preprocess: Option<&Path>) -> Result<Samples, Error> {
+    let samples = Samples::open_with(path, graph, preprocess)?;
     if samples.is_empty() { Err(Error::NoSamples(path.display().to_string())) } else { Ok(samples) }
 }
 
@@ -274,8 +278,9 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
     if !refusals.is_empty() {
         return Err(Error::Target { file, refusals });
     }
-    let calibration = open_samples(&request.calibration, graph)?;
-    let test = request.test.as_deref().map(|path| open_samples(path, graph)).transpose()?;
+    let preprocess = request.preprocess.as_deref();
+    let calibration = open_samples(&request.calibration, graph, preprocess)?;
+    let test = request.test.as_deref().map(|path| open_samples(path, graph, preprocess)).transpose()?;
     let test_metric = test.as_ref().map(|samples| metric(request.metric, graph, samples)).transpose()?;
 
     let calibrated = calibrate::calibrate(graph, &calibration, request, &file, &mut clock)?;

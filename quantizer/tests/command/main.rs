@@ -2,5 +2,6 @@
 
 mod common;
 mod help;
+mod media;
 mod quantize;
 mod refusals;

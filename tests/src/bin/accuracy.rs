@@ -184,7 +184,7 @@ fn quantize(model: &str, config: &Config, mixed: bool, choices: &Choices, seed: 
 fn shuffled(model: &str, folder: &std::path::Path, seed: u64) -> Result<PathBuf, Failure> {
     let graph = pipeline::read_float(&models::model_path(model), &Default::default())?.graph;
     let path = models::samples_path(model, "calib512");
-    let count = pipeline::open_samples(&path, &graph)?.len();
+    let count = pipeline::open_samples(&path, &graph, None)?.len();
     let values = models::first_samples(&path, &graph, count).inputs.swap_remove(0);
     let (mut random, mut order) = (Random::new(seed), (0..count).collect::<Vec<usize>>());
     for i in (1..order.len()).rev() {

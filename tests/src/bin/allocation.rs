@@ -39,7 +39,7 @@ fn main() {
 
 fn compare(model: &str) {
     let graph = pipeline::read_float(&model_path(model), &Dims::new()).expect("a committed model").graph;
-    let all = pipeline::open_samples(&samples_path(model, "calib512"), &graph).expect("committed samples");
+    let all = pipeline::open_samples(&samples_path(model, "calib512"), &graph, None).expect("committed samples");
     let few = all.head(MEASURED);
     let layers = layers(&graph);
     let statistics = statistics(&graph, &all);
