@@ -66,7 +66,8 @@ fn metric(args: &EvalArgs, model: &Model, samples: &crate::data::Samples) -> Res
     let metric = pipeline::choose_metric(args.judge.metric.metric(), &first(inputs), &first(outputs), samples)?;
     if samples.labels().is_none() && args.reference.is_none() {
         return Err(Failure::Usage(format!(
-            "{}: has no labels (array `y`, or `labels.csv` in a folder), and there is no model to compare with: add `--reference FP32.onnx`",
+            "{}: has no labels (array `y`, or `labels.csv` in a folder), and there is no model to compare with: add \
+             `--reference FP32.onnx`",
             args.test.display()
         )));
     }

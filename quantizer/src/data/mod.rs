@@ -30,7 +30,7 @@
 //! | field of an image | meaning | default |
 //! | --- | --- | --- |
 //! | `channels` | `rgb`, `bgr` or `gray` (luma of ITU-R BT.601) | `rgb` |
-//! | `resize` | `width` and `height` in pixels, by a triangle filter as Pillow's `BILINEAR`, to the bit | images have the model's size |
+//! | `resize` | `width` and `height` in pixels, by the triangle filter of Pillow's `BILINEAR` | images have the model's size |
 //! | `resize.fit` | `stretch`, or `cover-crop`: proportions kept, then the center | `stretch` |
 //! | `resize.shorter` | length of the shorter side before the crop | the least that covers |
 //! | `scale` | factor of pixels 0 … 255 | 1/255 |

@@ -127,7 +127,8 @@ pub enum MediaError {
     Audio(String),
     /// A sample rate other than the model's.
     #[error(
-        "has {found} samples a second, and the description says {needed}; convert it, such as with `sox IN.wav -r {needed} OUT.wav`"
+        "has {found} samples a second, and the description says {needed}; convert it, such as with \
+         `sox IN.wav -r {needed} OUT.wav`"
     )]
     SampleRate {
         /// The file's.

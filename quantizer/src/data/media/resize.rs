@@ -2,7 +2,8 @@
 //!
 //! The filter is that of Pillow's `Image.resize` with `BILINEAR`, which torchvision and most training code use: two
 //! passes, first along rows, then along columns; where an image shrinks the triangle widens with the factor, so that every
-//! pixel counts; weights have 22 fractional bits, and each pass rounds to 8 bits. Results are equal bit for bit.
+//! pixel counts; weights have 22 fractional bits, and each pass rounds to 8 bits. Results are equal bit for bit to those of
+//! Pillow 12 and earlier. Pillow 13 takes some passes in the other order, which moves pixels by one level.
 
 use super::MediaError;
 use super::image::Pixels;

@@ -97,12 +97,12 @@ fn pixels_are_scaled_and_normalized_step_after_step_in_float32() {
 
 #[test]
 fn resizing_equals_pillow_bit_for_bit() {
-    // Hashes of `numpy.asarray(Image.fromarray(pattern).resize(to, Image.BILINEAR))`, Pillow 13.0.
+    // Hashes of `numpy.asarray(Image.fromarray(pattern).resize(to, Image.BILINEAR))`, Pillow 12.0.
     let cases: [([usize; 2], [usize; 2], u64); 7] = [
         ([5, 7], [3, 4], 0xddef1b98184208cc),
-        ([5, 7], [9, 6], 0x4c9d603cf914084e),
+        ([5, 7], [9, 6], 0x3ed930f2bafbd5cc),
         ([100, 60], [32, 32], 0x0f96a7bf5631a270),
-        ([31, 200], [64, 17], 0xc7d59492e57bd5ae),
+        ([31, 200], [64, 17], 0x54720b49018fd54f),
         ([3, 2], [50, 40], 0x5feec671b452c20b),
         ([64, 48], [64, 20], 0x9e58a87961dc22e3),
         ([257, 129], [28, 28], 0xa1bff1cd3d08dbfa),
