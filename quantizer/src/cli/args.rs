@@ -366,7 +366,6 @@ pub(super) struct RunArgs {
     pub(super) exec: ExecArgs,
 }
 
-/// How samples are read.
 #[derive(Debug, Args)]
 pub(super) struct ReadArgs {
     /// How images or WAV files become samples [default: preprocess.json in their folder]
