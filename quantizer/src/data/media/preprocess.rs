@@ -177,7 +177,7 @@ type Wrong = (&'static str, String);
 impl ImagePreprocess {
     fn check(&self) -> Result<(), Wrong> {
         if let Some(Resize { width, height, fit, shorter }) = self.resize {
-            let pixels = width.checked_mul(height).unwrap_or(usize::MAX);
+            let pixels = width.saturating_mul(height);
             if pixels == 0 || pixels > MAX_PIXELS {
                 let reason = format!(
                     "{width} x {height} pixels; give a width and a height of at least 1, and at most {MAX_PIXELS} pixels"

@@ -56,7 +56,8 @@ fn folders_are_classes_taken_in_turn() {
 fn folders_that_are_not_taken() {
     let (image, wave) = (pixel(1), wav(1, 8000, &[1]));
     type Files<'a> = &'a [(&'a str, &'a [u8])];
-    let cases: [(Files<'_>, &str, fn(&MediaError) -> bool); 11] = [
+    type Fits = fn(&MediaError) -> bool;
+    let cases: [(Files<'_>, &str, Fits); 11] = [
         (&[], "", |error| matches!(error, MediaError::EmptyFolder)),
         (&[("preprocess.json", GRAY), (".x", b"")], "", |error| matches!(error, MediaError::EmptyFolder)),
         (&[("a/.x", b"")], "", |error| matches!(error, MediaError::EmptyFolder)),
