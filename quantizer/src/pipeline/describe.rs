@@ -43,10 +43,13 @@ pub fn macs(node: &Node, types: &BTreeMap<String, TensorType>) -> u64 {
     else {
         return 0;
     };
-    let outputs: u64 = output.iter().map(|&n| n as u64).product();
+    let elements = |shape: &[usize]| shape.iter().map(|&n| n as u64).product::<u64>();
+    let outputs = elements(output);
     let depth: u64 = match node.op_type.as_str() {
         // Weights are [O, C / groups, window]: everything but the first axis is summed.
         "Conv" => b.iter().skip(1).map(|&n| n as u64).product(),
+        // Weights are [C, O / groups, window]: every input meets everything but the first axis.
+        "ConvTranspose" => return elements(a) * elements(b.get(1..).unwrap_or_default()),
         "Gemm" => a.get(usize::from(node.int("transA", 0) == 0)).map_or(0, |&n| n as u64),
         "MatMul" => a.last().map_or(0, |&n| n as u64),
         _ => 0,
