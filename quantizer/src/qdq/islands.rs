@@ -50,7 +50,7 @@ struct Check<'g> {
 impl Check<'_> {
     fn node(&self, node: &Node) -> Result<(), String> {
         if node.op_type == "ConvTranspose" {
-            return Err("ONNX Runtime has no integer kernel for transposed convolutions".into());
+            return Err("ONNX Runtime's CPU provider has no integer kernel for it".into());
         }
         let input = self.eight_bits(node, 0, "input")?;
         let weights = self.eight_bits(node, 1, "weights")?;
