@@ -87,20 +87,8 @@ fn request(folder: &Path, bits: &str) -> Request {
     std::fs::write(&model, onnx::to_bytes(&decoder())).unwrap();
     let shape: Vec<u64> = std::iter::once(SAMPLES).chain(INPUT).map(|size| size as u64).collect();
     npy::write(&calibration, &shape, &samples());
-    Request {
-        model,
-        calibration,
-        test: None,
-        dims: Dims::new(),
-        config: Config { bits: bits.parse().unwrap(), ..Config::default() },
-        backend: Backend::Tract,
-        threads: threads(),
-        strip_names: false,
-        budget: None,
-        tune: None,
-        metric: None,
-        command: String::new(),
-    }
+    let config = Config { bits: bits.parse().unwrap(), ..Config::default() };
+    Request { config, threads: threads(), ..Request::new(model, calibration) }
 }
 
 fn quantize(bits: &str) -> Artifacts {

@@ -56,8 +56,9 @@ impl<'a, W: Width> Transposed<'a, W> {
         if x.rank != 4 || y.rank != 4 || n != y_n {
             return Err(Reason::OperatorShape);
         }
-        let sizes = |i: usize| [p.kernel[i], p.strides[i], p.dilations[i]];
-        let (rows, cols) = (Axis::new([h, y_h], sizes(0), p.pads[0])?, Axis::new([w, y_w], sizes(1), p.pads[1])?);
+        let ConvTranspose2dParams { kernel, strides, dilations, pads: [top, left], .. } = *p;
+        let rows = Axis::new([h, y_h], [kernel[0], strides[0], dilations[0]], top)?;
+        let cols = Axis::new([w, y_w], [kernel[1], strides[1], dilations[1]], left)?;
         let (in_channels, out_channels, groups) = (c as usize, y_c as usize, p.groups as usize);
         let depth = in_channels.checked_div(groups).ok_or(Reason::OperatorShape)?;
         let group_outputs = out_channels.checked_div(groups).ok_or(Reason::OperatorShape)?;
