@@ -77,6 +77,8 @@ pub struct MemoryMap {
 pub fn estimate(kind: OpKind, macs: u64, outputs: u64) -> u64 {
     let (per_mac, per_output) = match kind {
         OpKind::Conv2d | OpKind::FullyConnected | OpKind::Conv2dI4 | OpKind::FullyConnectedI4 => (3, 20),
+        // Pixels of one phase at a time, the taps that land on each found anew.
+        OpKind::ConvTranspose2d | OpKind::ConvTranspose2dI4 => (3, 35),
         OpKind::DepthwiseConv2d | OpKind::DepthwiseConv2dI4 => (5, 20),
         OpKind::MatMul => (6, 20),
         OpKind::MatMulSoftmax => (6, 70),

@@ -96,7 +96,7 @@ impl Conv {
     }
 
     /// Gradients of input, weights and bias for the gradient `g` of the output.
-    fn backward(&self, x: &[f32], weights: &[f32], g: &[f32]) -> [Vec<f32>; 3] {
+    pub(super) fn backward(&self, x: &[f32], weights: &[f32], g: &[f32]) -> [Vec<f32>; 3] {
         let (image, pixels, depth) = (self.image(), self.pixels(), self.depth());
         let (inputs, outputs) = (self.inputs / self.groups, self.outputs / self.groups);
         let mut dx = vec![0.0; x.len()];

@@ -5,6 +5,7 @@
 //! for the machine's vector units. All of it runs on the calling thread; callers run several samples side by side.
 
 mod conv;
+mod conv_transpose;
 mod depthwise;
 mod error;
 mod fake_quant;

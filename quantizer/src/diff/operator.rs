@@ -4,19 +4,21 @@ use candle_core::Tensor as Value;
 
 use super::Error;
 use super::conv::Conv;
+use super::conv_transpose::ConvTranspose;
 use super::matmul::{Linear, Product};
 use super::pool::{Kind, Pool};
 use super::rows::{LayerNorm, Softmax};
 use super::shift::Shift;
 use super::unary::Unary;
 use crate::graph::eval::{normalize_axis, permutation};
-use crate::graph::shape::{Shapes, Window, windows};
+use crate::graph::shape::{Shapes, Window, transposed_windows, windows};
 use crate::graph::{Graph, Node, Tensor};
 
 /// An operator on values whose first axis is the batch.
 #[derive(Debug, Clone)]
 pub(super) enum Operator {
     Conv(Conv),
+    ConvTranspose(ConvTranspose),
     Linear(Linear),
     Product,
     Unary(Unary),
@@ -86,6 +88,7 @@ impl Maker<'_> {
         }
         let known = match node.op_type.as_str() {
             "Conv" => Operator::Conv(self.conv()?),
+            "ConvTranspose" => Operator::ConvTranspose(self.conv_transpose()?),
             "Gemm" => self.gemm()?,
             "MatMul" => self.matmul()?,
             "Softmax" => Operator::Softmax(Softmax { row: self.last_axis(-1)? }),
@@ -155,6 +158,25 @@ impl Maker<'_> {
         }
         let windows = Self::two(&windows(self.node, &size, &[height, width])?)?;
         Ok(Conv { groups, inputs, outputs, size, windows })
+    }
+
+    fn conv_transpose(&self) -> Result<ConvTranspose, String> {
+        let (inputs, size) = self.image()?;
+        let weights = self.constant(1).ok_or("its weights are not constant")?;
+        let &[rows, per_group, height, width] = weights.shape.as_slice() else {
+            return Err(format!("weights of shape {:?}", weights.shape));
+        };
+        let groups = usize::try_from(self.node.int("group", 1)).unwrap_or(0);
+        if groups == 0 || rows != inputs || !inputs.is_multiple_of(groups) {
+            return Err(format!("{groups} groups do not fit {inputs} inputs and weights {:?}", weights.shape));
+        }
+        let windows = Self::two(&transposed_windows(self.node, &size, &[height, width])?)?;
+        let outputs = windows.map(|window| window.output);
+        let [mut vertical, mut horizontal] = windows;
+        (vertical.output, horizontal.output) = (size[0], size[1]);
+        let windows = [vertical, horizontal];
+        let reverse = Conv { groups, inputs: per_group * groups, outputs: inputs, size: outputs, windows };
+        Ok(ConvTranspose { reverse })
     }
 
     fn pool(&self, kind: Kind) -> Result<Operator, String> {
@@ -315,6 +337,7 @@ impl Operator {
         let x = |i: usize| inputs.get(i).copied().ok_or_else(|| candle_core::Error::msg(format!("no operand {i}")));
         match self {
             Self::Conv(conv) => x(0)?.apply_op3(x(1)?, x(2)?, conv.clone()),
+            Self::ConvTranspose(conv) => x(0)?.apply_op3(x(1)?, x(2)?, conv.clone()),
             Self::Linear(linear) => x(0)?.apply_op3(x(1)?, x(2)?, linear.clone()),
             Self::Product => x(0)?.apply_op2(x(1)?, Product),
             Self::Unary(unary) => x(0)?.apply_op1(unary.clone()),

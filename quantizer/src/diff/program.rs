@@ -451,7 +451,7 @@ impl<'g> Builder<'g> {
         let mut operands = Vec::new();
         // Parameters of these operators are part of them.
         let count = match operator {
-            Operator::Conv(_) | Operator::Linear(_) => 3,
+            Operator::Conv(_) | Operator::ConvTranspose(_) | Operator::Linear(_) => 3,
             Operator::Concat(_) => node.inputs.len(),
             Operator::Product | Operator::Shift | Operator::Add | Operator::Sub | Operator::Mul | Operator::Div => 2,
             _ => 1,
@@ -473,9 +473,10 @@ impl<'g> Builder<'g> {
             }
         }
         match operator {
-            Operator::Conv(_) | Operator::Linear(_) => {
+            Operator::Conv(_) | Operator::ConvTranspose(_) | Operator::Linear(_) => {
                 let outputs = match operator {
                     Operator::Conv(conv) => conv.outputs,
+                    Operator::ConvTranspose(conv) => conv.outputs(),
                     Operator::Linear(linear) => linear.outputs,
                     _ => 0,
                 };

@@ -187,6 +187,10 @@ fn check(graph: &crate::graph::Graph, layers: &BTreeMap<String, Vec<Variant>>) -
         let weights = node.and_then(|node| Some((node, graph.initializers.get(node.input(1)?)?)));
         let (node, weights) = weights.ok_or_else(|| format!("the model has no layer `{name}`"))?;
         let channels = weights.shape.get(crate::quantize::channel_axis(node, weights.shape.len())).copied();
+        // Weights of a transposed convolution have the outputs of one group.
+        let groups =
+            if node.op_type == "ConvTranspose" { usize::try_from(node.int("group", 1)).unwrap_or(1) } else { 1 };
+        let outputs = channels.map(|channels| channels.saturating_mul(groups));
         for variant in variants {
             let scales = if variant.per_channel { channels.unwrap_or(1) } else { 1 };
             let (low, high) = if variant.width == Width::Four { (-8, 7) } else { (-128, 127) };
@@ -194,7 +198,7 @@ fn check(graph: &crate::graph::Graph, layers: &BTreeMap<String, Vec<Variant>>) -
                 && variant.scales.len() == scales
                 && variant.scales.iter().all(|scale| scale.is_finite() && *scale > 0.0)
                 && variant.integers.iter().all(|q| (low..=high).contains(q))
-                && variant.bias.as_ref().is_none_or(|bias| Some(bias.len()) == channels);
+                && variant.bias.as_ref().is_none_or(|bias| Some(bias.len()) == outputs);
             if !sound {
                 return Err(format!("the {}-bit weights of `{name}` do not fit the model", variant.width.bits()));
             }

@@ -37,7 +37,7 @@ pub struct Channels {
 /// Constants of a node that take in or give back factors.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
-    /// The weights and bias of a Conv, Gemm or MatMul.
+    /// The weights and bias of a Conv, ConvTranspose, Gemm or MatMul.
     Linear(Linear),
     /// The scale and shift of a LayerNormalization: the label of each channel.
     Affine { node: usize, labels: Vec<usize> },
@@ -45,7 +45,7 @@ pub(super) enum Place {
     Constant { node: usize, input: usize, layout: Layout },
 }
 
-/// A Conv, Gemm or MatMul with constant weights.
+/// A Conv, ConvTranspose, Gemm or MatMul with constant weights.
 #[derive(Debug, Clone)]
 pub(super) struct Linear {
     pub(super) node: usize,
@@ -68,8 +68,10 @@ pub(super) struct Form {
     pub(super) columns: usize,
     /// Elements of the kernel.
     pub(super) taps: usize,
-    /// `[columns, rows]` instead of `[rows, columns, taps]`.
+    /// `[groups, columns, rows, taps]` instead of `[groups, rows, columns, taps]`.
     pub(super) transposed: bool,
+    /// Of how many taps one lands on an output: the strides of a ConvTranspose.
+    pub(super) spread: usize,
 }
 
 impl Form {
@@ -78,13 +80,21 @@ impl Form {
             ("Conv", [outputs, columns, kernel @ ..]) => {
                 let groups = usize::try_from(node.int("group", 1)).ok().filter(|&groups| groups > 0)?;
                 let rows = outputs / groups;
-                Self { groups, rows, columns: *columns, taps: kernel.iter().product(), transposed: false }
+                let taps = kernel.iter().product();
+                Self { groups, rows, columns: *columns, taps, transposed: false, spread: 1 }
+            }
+            ("ConvTranspose", [inputs, rows, kernel @ ..]) => {
+                let groups = usize::try_from(node.int("group", 1)).ok().filter(|&groups| groups > 0)?;
+                let (columns, taps) = (inputs / groups, kernel.iter().product());
+                let strides = node.ints("strides").unwrap_or_default();
+                let spread = strides.iter().map(|&stride| usize::try_from(stride).unwrap_or(1).max(1)).product();
+                Self { groups, rows: *rows, columns, taps, transposed: true, spread }
             }
             ("Gemm", [rows, columns]) if is_plain(node) => {
-                Self { groups: 1, rows: *rows, columns: *columns, taps: 1, transposed: false }
+                Self { groups: 1, rows: *rows, columns: *columns, taps: 1, transposed: false, spread: 1 }
             }
             ("MatMul", [columns, rows]) => {
-                Self { groups: 1, rows: *rows, columns: *columns, taps: 1, transposed: true }
+                Self { groups: 1, rows: *rows, columns: *columns, taps: 1, transposed: true, spread: 1 }
             }
             _ => return None,
         };
@@ -96,12 +106,18 @@ impl Form {
         self.groups * self.rows * self.columns * self.taps
     }
 
+    /// Taps that land on an output, in the mean.
+    pub(super) fn landing(self) -> f64 {
+        self.taps as f64 / self.spread as f64
+    }
+
     /// Row and column (both over all groups) of weight `i`.
     pub(super) fn place(self, i: usize) -> (usize, usize) {
-        if self.transposed {
-            return (i % self.rows, i / self.rows);
-        }
         let pair = i / self.taps;
+        if self.transposed {
+            let (row, column) = (pair % self.rows, pair / self.rows);
+            return (column / self.columns * self.rows + row, column);
+        }
         let (row, column) = (pair / self.columns, pair % self.columns);
         (row, row / self.rows * self.columns + column)
     }

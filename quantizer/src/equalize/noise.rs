@@ -80,7 +80,7 @@ pub(super) struct Layer {
     pub(super) columns: Vec<usize>,
     /// Power in the outputs of noise of power 1 in each row's result.
     effects: Vec<f64>,
-    /// Second moment of each column's input, times the taps.
+    /// Second moment of each column's input, times the taps that land on an output.
     powers: Vec<f64>,
     /// The greatest magnitude of each row's weights for each column of its group.
     pub(super) greatest: Vec<f32>,
@@ -122,7 +122,7 @@ impl Noise {
                 rows: channels.variables_of(&linear.rows),
                 columns: channels.variables_of(&linear.columns),
                 effects: effects.of_labels(&linear.output)?,
-                powers: powers.into_iter().map(|power| power * linear.form.taps as f64).collect(),
+                powers: powers.into_iter().map(|power| power * linear.form.landing()).collect(),
                 greatest,
             })
         };
@@ -321,7 +321,7 @@ impl<'c> Effects<'c> {
         let mut columns = vec![0.0; linear.columns.len()];
         for (i, w) in weights.to_f32().into_iter().enumerate() {
             let (row, column) = linear.form.place(i);
-            columns[column] += rows[row] * f64::from(w).powi(2);
+            columns[column] += rows[row] * f64::from(w).powi(2) / linear.form.spread as f64;
         }
         for (&label, effect) in linear.columns.iter().zip(columns) {
             self.add(&linear.input, self.channels.variable[label], effect);

@@ -81,6 +81,18 @@ impl Builder {
         value
     }
 
+    /// Twice the size, `per_group` outputs of each of `groups` groups.
+    fn transposed(&mut self, from: &str, per_group: usize, groups: usize) -> String {
+        let inputs = self.shape(from)[1];
+        let weights = self.rows(inputs, per_group * 4);
+        let weights = self.constant(&[inputs, per_group, 2, 2], weights);
+        let bias = self.rows(per_group * groups, 1);
+        let bias = self.constant(&[per_group * groups], bias);
+        let value = self.node("ConvTranspose", &[from, &weights, &bias]);
+        self.attr("group", Attr::Int(groups as i64)).attr("strides", Attr::Ints(vec![2, 2]));
+        value
+    }
+
     fn gemm(&mut self, from: &str, outputs: usize) -> String {
         let inputs = self.shape(from)[1];
         let weights = self.rows(outputs, inputs);
@@ -453,6 +465,8 @@ fn block(b: &mut Builder, kind: u8, from: &str) -> String {
             let values = b.constant(&[channels, 1, 1], values);
             b.node("Mul", &[from, &values])
         }
+        11 => b.transposed(from, 3, 1),
+        12 => b.transposed(from, 2, channels),
         _ => {
             let value = b.node("MaxPool", &[from]);
             b.attr("kernel_shape", Attr::Ints(vec![2, 2]));
@@ -466,7 +480,7 @@ proptest! {
 
     #[test]
     fn random_graphs_compute_the_same(
-        kinds in prop::collection::vec(0u8..12, 1..9),
+        kinds in prop::collection::vec(0u8..14, 1..9),
         decades in 0f32..3.0,
         whole in any::<bool>(),
     ) {
@@ -474,7 +488,7 @@ proptest! {
         let mut value = b.conv("x", 4, 3, 1);
         for kind in kinds {
             value = block(&mut b, kind, &value);
-            if b.shape(&value)[2] < 2 || b.shape(&value)[3] < 2 {
+            if b.shape(&value)[2] < 2 || b.shape(&value)[3] < 2 || b.shape(&value)[2] > 24 || b.shape(&value)[1] > 24 {
                 break;
             }
         }

@@ -69,7 +69,7 @@ impl<'g> Trace<'g> {
     /// The layout of the output; `None` where the operator does not commute with factors of its input's channels.
     fn rule(&mut self, index: usize, node: &'g Node) -> Option<Layout> {
         match node.op_type.as_str() {
-            "Conv" | "Gemm" => self.linear(index, node),
+            "Conv" | "ConvTranspose" | "Gemm" => self.linear(index, node),
             "MatMul" if self.constant(node, 1).is_some() => self.linear(index, node),
             "MatMul" => self.product(node),
             "LayerNormalization" => self.normalization(index, node),
@@ -107,7 +107,8 @@ impl<'g> Trace<'g> {
         }
         let (input, output) = (node.input(0)?, node.output());
         let (shape, out_shape) = (self.shape(input)?.to_vec(), self.shape(output)?.to_vec());
-        let axis = |shape: &[usize]| if node.op_type == "Conv" { Some(1) } else { shape.len().checked_sub(1) };
+        let spatial = node.op_type.starts_with("Conv");
+        let axis = |shape: &[usize]| if spatial { Some(1) } else { shape.len().checked_sub(1) };
         let columns = self.layout(input)?.axis(&shape, axis(&shape)?);
         let columns = columns.filter(|columns| columns.len() == form.groups * form.columns);
         let columns = columns.unwrap_or_else(|| {

@@ -174,35 +174,17 @@ pub struct Window {
 /// What does not fit, in words.
 pub fn windows(node: &Node, spatial: &[usize], kernel: &[usize]) -> Result<Vec<Window>, String> {
     let rank = spatial.len();
-    let list = |name: &str, default: usize, count: usize| -> Result<Vec<usize>, String> {
-        match node.ints(name) {
-            None => Ok(vec![default; count]),
-            Some(values) if values.len() == count => values
-                .iter()
-                .map(|&v| {
-                    usize::try_from(v).map_err(|_| format!("{name} {values:?}: negative values are not supported"))
-                })
-                .collect(),
-            Some(values) => Err(format!("{name} {values:?} does not fit {rank} spatial axes")),
-        }
-    };
     if kernel.len() != rank {
         return Err(format!("kernel_shape {kernel:?} does not fit {rank} spatial axes"));
     }
-    let (strides, dilations) = (list("strides", 1, rank)?, list("dilations", 1, rank)?);
-    let pads = list("pads", 0, 2 * rank)?;
+    let (strides, dilations) = (sizes(node, "strides", 1, rank, rank)?, sizes(node, "dilations", 1, rank, rank)?);
+    let pads = sizes(node, "pads", 0, 2 * rank, rank)?;
     let auto = node.string("auto_pad").unwrap_or("NOTSET");
     let ceil = node.int("ceil_mode", 0) != 0;
     (0..rank)
         .map(|i| {
             let (kernel, stride, dilation) = (kernel[i], strides[i], dilations[i]);
-            if kernel == 0 || stride == 0 || dilation == 0 {
-                return Err("kernel, stride and dilation must be positive".to_owned());
-            }
-            let reach = (kernel - 1)
-                .checked_mul(dilation)
-                .and_then(|v| v.checked_add(1))
-                .ok_or_else(|| "the kernel is too large".to_owned())?;
+            let reach = reach(kernel, stride, dilation)?;
             let (pad_begin, pad_end) = match auto {
                 "NOTSET" => (pads[i], pads[rank + i]),
                 "VALID" => (0, 0),
@@ -227,6 +209,87 @@ pub fn windows(node: &Node, spatial: &[usize], kernel: &[usize]) -> Result<Vec<W
             Ok(Window { kernel, stride, dilation, pad_begin, pad_end, output })
         })
         .collect()
+}
+
+/// What a ConvTranspose node makes of an input of spatial size `spatial`. An output is cut out of the *whole* one, to which
+/// input element `i` contributes with tap `k` at position `i · stride + k · dilation`: `pad_begin` positions into it, and
+/// `output` long, which may be a little beyond its end (`output_padding`).
+///
+/// # Errors
+///
+/// What does not fit, in words.
+pub fn transposed_windows(node: &Node, spatial: &[usize], kernel: &[usize]) -> Result<Vec<Window>, String> {
+    let rank = spatial.len();
+    if kernel.len() != rank {
+        return Err(format!("kernel_shape {kernel:?} does not fit {rank} spatial axes"));
+    }
+    let (strides, dilations) = (sizes(node, "strides", 1, rank, rank)?, sizes(node, "dilations", 1, rank, rank)?);
+    let (pads, more) = (sizes(node, "pads", 0, 2 * rank, rank)?, sizes(node, "output_padding", 0, rank, rank)?);
+    let auto = node.string("auto_pad").unwrap_or("NOTSET");
+    let asked = match node.ints("output_shape") {
+        None => None,
+        // Some exporters give batch and channels too.
+        Some(shape) if shape.len() == rank + 2 => Some(sizes(node, "output_shape", 0, rank + 2, rank)?.split_off(2)),
+        Some(_) => Some(sizes(node, "output_shape", 0, rank, rank)?),
+    };
+    let window = |i: usize| -> Option<Result<Window, String>> {
+        let (kernel, stride, dilation) = (kernel[i], strides[i], dilations[i]);
+        let reach = match reach(kernel, stride, dilation) {
+            Ok(reach) => reach,
+            Err(reason) => return Some(Err(reason)),
+        };
+        let whole = spatial[i].checked_sub(1)?.checked_mul(stride)?.checked_add(reach)?;
+        let size = match auto {
+            _ if asked.is_some() => asked.as_ref().map(|shape| shape[i]),
+            "SAME_UPPER" | "SAME_LOWER" => Some(spatial[i].checked_mul(stride)?),
+            "NOTSET" | "VALID" => None,
+            other => return Some(Err(format!("auto_pad `{other}` is not known"))),
+        };
+        let (pad_begin, pad_end) = match size {
+            Some(size) => {
+                let total = whole.checked_add(more[i])?.saturating_sub(size);
+                let (small, large) = (total / 2, total - total / 2);
+                if auto == "SAME_UPPER" { (small, large) } else { (large, small) }
+            }
+            None if auto == "VALID" => (0, 0),
+            None => (pads[i], pads[rank + i]),
+        };
+        let output = match size {
+            Some(size) => size,
+            None => whole.checked_add(more[i])?.checked_sub(pad_begin)?.checked_sub(pad_end)?,
+        };
+        // What lies behind the whole output.
+        let behind = output.checked_add(pad_begin)?.checked_add(pad_end)?.saturating_sub(whole);
+        if behind >= stride.max(dilation) {
+            return Some(Err(format!(
+                "its output goes on for {behind} elements where nothing of the input reaches; output_padding must be \
+                 smaller than stride or dilation"
+            )));
+        }
+        (output > 0).then_some(Ok(Window { kernel, stride, dilation, pad_begin, pad_end, output }))
+    };
+    (0..rank).map(|i| window(i).unwrap_or_else(|| Err("its output has no elements, or too many".to_owned()))).collect()
+}
+
+/// The elements of an input that one window spans.
+fn reach(kernel: usize, stride: usize, dilation: usize) -> Result<usize, String> {
+    if kernel == 0 || stride == 0 || dilation == 0 {
+        return Err("kernel, stride and dilation must be positive".to_owned());
+    }
+    let reach = (kernel - 1).checked_mul(dilation).and_then(|v| v.checked_add(1));
+    reach.ok_or_else(|| "the kernel is too large".to_owned())
+}
+
+/// A list attribute of `count` sizes for `rank` spatial axes; `default` for each where it is absent.
+fn sizes(node: &Node, name: &str, default: usize, count: usize, rank: usize) -> Result<Vec<usize>, String> {
+    match node.ints(name) {
+        None => Ok(vec![default; count]),
+        Some(values) if values.len() == count => values
+            .iter()
+            .map(|&v| usize::try_from(v).map_err(|_| format!("{name} {values:?}: negative values are not supported")))
+            .collect(),
+        Some(values) => Err(format!("{name} {values:?} does not fit {rank} spatial axes")),
+    }
 }
 
 struct Context<'a> {
@@ -302,7 +365,7 @@ impl Context<'_> {
                 let value = eval::constant(node).ok_or("a Constant of an unsupported kind")?;
                 Ok(vec![TensorType { dtype: value.dtype, shape: value.shape }])
             }
-            "Conv" => self.conv(),
+            "Conv" | "ConvTranspose" => self.conv(),
             "AveragePool" | "MaxPool" => self.pool(),
             "GlobalAveragePool" | "GlobalMaxPool" => {
                 let x = self.shape(0)?;
@@ -499,17 +562,25 @@ impl Context<'_> {
         }
         let group =
             usize::try_from(self.node.int("group", 1)).ok().filter(|&g| g > 0).ok_or("group must be positive")?;
-        if w[1].checked_mul(group) != Some(x[1]) || w[0] % group != 0 {
+        let transposed = self.node.op_type == "ConvTranspose";
+        let (inputs, outputs) = match transposed {
+            false => (w[1].checked_mul(group), Some(w[0]).filter(|outputs| outputs % group == 0)),
+            true => (Some(w[0]).filter(|inputs| inputs % group == 0), w[1].checked_mul(group)),
+        };
+        let (true, Some(outputs)) = (inputs == Some(x[1]), outputs) else {
             return Err(format!("weights {w:?} in {group} group(s) do not fit {} input channels", x[1]));
-        }
+        };
         let kernel = match self.node.ints("kernel_shape") {
             Some(kernel) if kernel.iter().map(|&k| k as usize).ne(w[2..].iter().copied()) => {
                 return Err(format!("kernel_shape {kernel:?} differs from the weights {w:?}"));
             }
             _ => &w[2..],
         };
-        let windows = windows(self.node, &x[2..], kernel)?;
-        let mut shape = vec![x[0], w[0]];
+        let windows = match transposed {
+            false => windows(self.node, &x[2..], kernel)?,
+            true => transposed_windows(self.node, &x[2..], kernel)?,
+        };
+        let mut shape = vec![x[0], outputs];
         shape.extend(windows.iter().map(|window| window.output));
         self.like(shape)
     }
@@ -606,6 +677,45 @@ mod tests {
         assert_eq!((window.output, window.pad_begin, window.pad_end), (3, 1, 0));
         assert!(windows(&pool(&[]), &[2], &[3]).is_err());
         assert!(windows(&pool(&[("pads", Attr::Ints(vec![-1, 0]))]), &[4], &[3]).is_err());
+    }
+
+    #[test]
+    fn transposed_windows_follow_the_specification() {
+        let window = |attrs: &[(&str, Attr)], spatial: usize, kernel: usize| {
+            let node = Node::new("ConvTranspose", "t", ["x", "w"], ["y"]);
+            let node = attrs.iter().fold(node, |node, (name, attr)| node.with(name, attr.clone()));
+            let window = transposed_windows(&node, &[spatial], &[kernel])?;
+            Ok::<_, String>((window[0].output, window[0].pad_begin, window[0].pad_end))
+        };
+        let ints = |values: &[i64]| Attr::Ints(values.to_vec());
+        let two = ("strides", ints(&[2]));
+        assert_eq!(window(&[two.clone()], 4, 3), Ok((9, 0, 0)));
+        assert_eq!(
+            window(&[two.clone(), ("pads", ints(&[1, 1])), ("output_padding", ints(&[1]))], 4, 3),
+            Ok((8, 1, 1))
+        );
+        let auto = |name: &str| ("auto_pad", Attr::String(name.into()));
+        assert_eq!(window(&[two.clone(), auto("SAME_UPPER")], 4, 3), Ok((8, 0, 1)));
+        assert_eq!(window(&[two.clone(), auto("SAME_LOWER")], 4, 3), Ok((8, 1, 0)));
+        assert_eq!(window(&[two.clone(), auto("VALID"), ("pads", ints(&[5, 5]))], 4, 3), Ok((9, 0, 0)));
+        // An explicit size pads more at the beginning, unless the node says otherwise.
+        assert_eq!(window(&[two.clone(), ("output_shape", ints(&[8]))], 4, 3), Ok((8, 1, 0)));
+        assert_eq!(window(&[two.clone(), ("output_shape", ints(&[1, 7, 8])), auto("SAME_UPPER")], 4, 3), Ok((8, 0, 1)));
+        assert_eq!(window(&[two.clone(), ("output_shape", ints(&[10]))], 4, 3), Ok((10, 0, 0)));
+        for bad in [
+            ("output_shape", ints(&[11])),
+            ("output_padding", ints(&[2])),
+            ("pads", ints(&[5, 4])),
+            ("pads", ints(&[-1, 0])),
+            ("pads", ints(&[i64::MAX, i64::MAX])),
+            ("output_shape", ints(&[0])),
+            ("output_shape", ints(&[3, 3])),
+            auto("SAME"),
+        ] {
+            assert!(window(&[two.clone(), bad.clone()], 4, 3).is_err(), "{bad:?}");
+        }
+        assert!(window(&[("strides", ints(&[i64::MAX]))], 4, 3).is_err());
+        assert!(window(&[], 0, 3).is_err());
     }
 
     #[test]

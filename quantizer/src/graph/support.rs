@@ -126,7 +126,7 @@ impl Check<'_> {
             return Err("all its inputs are constants, and it could not be folded".into());
         }
         match node.op_type.as_str() {
-            "Conv" => self.conv(node),
+            "Conv" | "ConvTranspose" => self.conv(node),
             "Gemm" => self.gemm(node),
             "MatMul" => self.matmul(node),
             "Add" | "Mul" => self.binary(node),
@@ -151,9 +151,10 @@ impl Check<'_> {
             "ReduceMean" => self.mean(node),
             "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" | "Concat" | "Identity" | "Dropout" => Ok(()),
             "Pad" => self.pad(node),
-            "BatchNormalization" => {
-                Err("it follows no Conv, Gemm or MatMul it could fold into, and its input has not rank 4".into())
-            }
+            "BatchNormalization" => Err(
+                "it follows no Conv, ConvTranspose, Gemm or MatMul it could fold into, and its input has not rank 4"
+                    .into(),
+            ),
             "Slice" | "Gather" | "Split" | "Expand" | "Cast" | "Shape" | "Where" => {
                 Err("only in shape arithmetic, not on data".into())
             }

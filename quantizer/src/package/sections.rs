@@ -63,7 +63,7 @@ fn in_plan(image: &[u8]) -> Vec<(usize, Section)> {
 
 /// Whether an operator's weights have 4 bits.
 const fn has_four_bits(op: OpKind) -> bool {
-    matches!(op, OpKind::Conv2dI4 | OpKind::DepthwiseConv2dI4 | OpKind::FullyConnectedI4)
+    matches!(op, OpKind::Conv2dI4 | OpKind::DepthwiseConv2dI4 | OpKind::FullyConnectedI4 | OpKind::ConvTranspose2dI4)
 }
 
 /// The numbers among the constants of an ONNX file; none if it is no such file.

@@ -1,6 +1,6 @@
-//! A Mul or Add by a per-channel constant folds into the Conv before it.
+//! A Mul or Add by a per-channel constant folds into the Conv or ConvTranspose before it.
 
-use super::batch_norm::{Affine, fold_affine};
+use super::batch_norm::{Affine, fold_affine, outputs};
 use super::{constant, maker, only_reader};
 use crate::graph::{Graph, Tensor};
 
@@ -22,10 +22,11 @@ fn fold(graph: &mut Graph, index: usize) -> Option<()> {
     let side = (0..2).find(|&i| constant(graph, node.input(i)).is_some())?;
     let source = node.input(1 - side)?;
     let before = maker(graph, Some(source))?;
-    if graph.nodes[before].op_type != "Conv" || only_reader(graph, source)? != index {
+    let maker = &graph.nodes[before];
+    if !matches!(maker.op_type.as_str(), "Conv" | "ConvTranspose") || only_reader(graph, source)? != index {
         return None;
     }
-    let channels = *constant(graph, graph.nodes[before].input(1))?.shape.first()?;
+    let (channels, _) = outputs(maker, &constant(graph, maker.input(1))?.shape)?;
     let values = per_channel(constant(graph, node.input(side))?, channels)?;
     let affine = match node.op_type.as_str() {
         "Mul" => Affine { factor: values, shift: vec![0.0; channels] },

@@ -1,4 +1,4 @@
-//! BatchNormalization folds into the Conv, Gemm or MatMul before it; one that stands alone over an image
+//! BatchNormalization folds into the Conv, ConvTranspose, Gemm or MatMul before it; one that stands alone over an image
 //! becomes a depthwise 1×1 Conv.
 
 use super::{add_constant, constant, maker, only_reader};
@@ -56,31 +56,45 @@ fn fold(graph: &mut Graph, index: usize, affine: &Affine) -> Option<()> {
     Some(())
 }
 
-/// Multiplies the outputs of a Conv or Gemm with constant weights by `factor` and adds `shift`, per channel.
+/// Output channels of a Conv, ConvTranspose or Gemm (in its normal form) with weights of this shape, and the one that
+/// each weight belongs to.
+pub(super) fn outputs(node: &Node, weights: &[usize]) -> Option<(usize, impl Fn(usize) -> usize + use<>)> {
+    let rows = *weights.first()?;
+    // Weights are [groups, inputs of a group, outputs of a group, inner] then.
+    let (groups, inputs, outputs) = match node.op_type.as_str() {
+        "Conv" => (1, 1, rows),
+        "Gemm" if node.int("transB", 0) != 0 && node.float("alpha", 1.0) == 1.0 && node.float("beta", 1.0) == 1.0 => {
+            (1, 1, rows)
+        }
+        "ConvTranspose" => {
+            let groups = usize::try_from(node.int("group", 1)).ok().filter(|&groups| groups > 0)?;
+            (groups, rows / groups, *weights.get(1)?)
+        }
+        _ => return None,
+    };
+    let inner = weights.iter().product::<usize>().checked_div(groups * inputs * outputs).filter(|&inner| inner > 0)?;
+    let channel = move |i: usize| {
+        let pair = i / inner;
+        pair / (inputs * outputs) * outputs + pair % outputs
+    };
+    (node.domain.is_empty() && rows % groups == 0).then_some((groups * outputs, channel))
+}
+
+/// Multiplies the outputs of a Conv, ConvTranspose or Gemm with constant weights by `factor` and adds `shift`, per channel.
 pub(super) fn fold_affine(graph: &mut Graph, index: usize, affine: &Affine) -> Option<()> {
     let node = &graph.nodes[index];
-    let fits = node.domain.is_empty()
-        && match node.op_type.as_str() {
-            "Conv" => true,
-            "Gemm" => node.int("transB", 0) != 0 && node.float("alpha", 1.0) == 1.0 && node.float("beta", 1.0) == 1.0,
-            _ => false,
-        };
     let weights = constant(graph, node.input(1)).filter(|w| w.dtype.is_float())?;
-    let channels = affine.factor.len();
-    if !fits || weights.shape.first() != Some(&channels) || channels == 0 {
+    let (channels, channel) = outputs(node, &weights.shape)?;
+    if affine.factor.len() != channels {
         return None;
     }
     let bias = match node.input(2) {
         Some(name) => graph.initializers.get(name).filter(|b| b.len() == channels)?.to_f32(),
         None => vec![0.0; channels],
     };
-    let inner = weights.len() / channels;
-    let scaled: Vec<f32> = weights
-        .to_f32()
-        .iter()
-        .enumerate()
-        .map(|(i, &w)| (f64::from(w) * affine.factor[i / inner.max(1)]) as f32)
-        .collect();
+    let values = weights.to_f32();
+    let scaled: Vec<f32> =
+        values.iter().enumerate().map(|(i, &w)| (f64::from(w) * affine.factor[channel(i)]) as f32).collect();
     let shifted: Vec<f32> =
         (0..channels).map(|c| (f64::from(bias[c]) * affine.factor[c] + affine.shift[c]) as f32).collect();
     let weights = Tensor::from_f32(&weights.shape.clone(), &scaled);
@@ -113,11 +127,12 @@ fn matmul_to_gemm(graph: &mut Graph, index: usize) -> Option<()> {
     Some(())
 }
 
-/// Whether no later rewrite can still fold it: what it reads is neither a Conv nor a matrix product.
+/// Whether no later rewrite can still fold it: what it reads is neither a convolution nor a matrix product.
 fn stands_alone(graph: &Graph, index: usize) -> bool {
     let before = maker(graph, graph.nodes[index].input(0)).map(|i| &graph.nodes[i]);
     !before.is_some_and(|node| {
-        matches!(node.op_type.as_str(), "Conv" | "Gemm" | "MatMul") && only_reader(graph, node.output()) == Some(index)
+        matches!(node.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm" | "MatMul")
+            && only_reader(graph, node.output()) == Some(index)
     })
 }
 
@@ -165,6 +180,31 @@ mod tests {
         assert_eq!((graph.nodes.len(), node.output()), (1, "y"));
         assert_eq!(graph.initializers[&node.inputs[1]].to_f32(), [3.0, 5.0]);
         assert_eq!(graph.initializers[&node.inputs[2]].to_f32(), [0.5, 1.0]);
+    }
+
+    #[test]
+    fn folds_into_each_output_of_a_transposed_convolution() {
+        let mut graph = Graph { opset: 17, ..Graph::default() };
+        // Two groups of two inputs and one output each; two taps.
+        let weights = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+        graph.initializers.insert("w".into(), Tensor::from_f32(&[4, 1, 1, 2], &weights));
+        graph.nodes.push(Node::new("ConvTranspose", "t", ["x", "w"], ["a"]).with("group", Attr::Int(2)));
+        norm(&mut graph, "a");
+        let scale = Tensor::from_f32(&[2], &[4.0, 1.0]);
+        graph.initializers.insert("gamma".into(), scale);
+        assert_eq!((run(&mut graph), graph.nodes.len()), (1, 1));
+        let node = &graph.nodes[0];
+        // gamma / sqrt(var) = [2, 1].
+        assert_eq!(graph.initializers[&node.inputs[1]].to_f32(), [2.0, 4.0, 6.0, 8.0, 5.0, 6.0, 7.0, 8.0]);
+        assert_eq!(graph.initializers[&node.inputs[2]].to_f32(), [0.0, 1.0]);
+        // One group: outputs are the second axis.
+        let mut graph = Graph { opset: 17, ..Graph::default() };
+        graph.initializers.insert("w".into(), Tensor::from_f32(&[2, 2, 1, 1], &weights[..4]));
+        graph.nodes.push(Node::new("ConvTranspose", "t", ["x", "w"], ["a"]));
+        norm(&mut graph, "a");
+        graph.initializers.insert("gamma".into(), Tensor::from_f32(&[2], &[4.0, 1.0]));
+        assert_eq!(run(&mut graph), 1);
+        assert_eq!(graph.initializers[&graph.nodes[0].inputs[1]].to_f32(), [2.0, 2.0, 6.0, 4.0]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod affine;
 mod batch_norm;
 mod clip;
 mod constants;
+mod conv_transpose;
 mod floats;
 mod fold;
 mod gemm;
@@ -91,6 +92,7 @@ pub fn prepare(graph: &mut Graph, dims: &Dims) -> Result<PassReport, Error> {
     for _ in 0..MAX_ROUNDS {
         let mut changed = cleanup(graph, &mut report);
         changed += report.add("Gemm normalised", gemm::run(graph));
+        changed += report.add("ConvTranspose normalised", conv_transpose::run(graph));
         changed += report.add("BatchNormalization folded", batch_norm::run(graph));
         changed += report.add("scale and shift folded", affine::run(graph));
         changed += report.add("Clip recognised", clip::run(graph));
@@ -118,6 +120,7 @@ pub fn prepare_quantized(graph: &mut Graph) -> Result<PassReport, Error> {
     for _ in 0..MAX_ROUNDS {
         let mut changed = cleanup(graph, &mut report);
         changed += report.add("Gemm normalised", gemm::run(graph));
+        changed += report.add("ConvTranspose normalised", conv_transpose::run(graph));
         changed += report.add("Clip recognised", clip::run(graph));
         changed += report.add("LayerNormalization recognised", layer_norm::run(graph));
         graph.remove_unused();

@@ -43,10 +43,13 @@ pub fn macs(node: &Node, types: &BTreeMap<String, TensorType>) -> u64 {
     else {
         return 0;
     };
-    let outputs: u64 = output.iter().map(|&n| n as u64).product();
+    let elements = |shape: &[usize]| shape.iter().map(|&n| n as u64).product::<u64>();
+    let outputs = elements(output);
     let depth: u64 = match node.op_type.as_str() {
         // Weights are [O, C / groups, window]: everything but the first axis is summed.
         "Conv" => b.iter().skip(1).map(|&n| n as u64).product(),
+        // Weights are [C, O / groups, window]: every input meets everything but the first axis.
+        "ConvTranspose" => return elements(a) * elements(b.get(1..).unwrap_or_default()),
         "Gemm" => a.get(usize::from(node.int("transA", 0) == 0)).map_or(0, |&n| n as u64),
         "MatMul" => a.last().map_or(0, |&n| n as u64),
         _ => 0,
@@ -111,9 +114,17 @@ mod tests {
         graph.initializers.insert("w".into(), Tensor::from_f32(&[4, 1, 3, 3], &[0.0; 36]));
         graph.initializers.insert("g".into(), Tensor::from_f32(&[10, 256], &[0.0; 2560]));
         graph.initializers.insert("m".into(), Tensor::from_f32(&[10, 3], &[0.0; 30]));
+        // Each of 4 · 3 · 2 inputs meets 5 outputs of its group and 4 taps.
+        graph.inputs.push(ValueInfo {
+            name: "z".into(),
+            dtype: DataType::F32,
+            shape: Some([1, 4, 3, 2].map(Dim::Known).into()),
+        });
+        graph.nodes.push(Node::new("ConvTranspose", "up", ["z", "t"], ["u"]).with("group", Attr::Int(2)));
+        graph.initializers.insert("t".into(), Tensor::from_f32(&[4, 5, 2, 2], &[0.0; 80]));
         let types = infer_partial(&graph, 1).types;
         let counted: Vec<u64> = graph.nodes.iter().map(|node| macs(node, &types)).collect();
-        assert_eq!(counted, [4 * 64 * 9, 0, 2560, 30]);
-        assert_eq!(parameters(&graph), 36 + 2560 + 30);
+        assert_eq!(counted, [4 * 64 * 9, 0, 2560, 30, 24 * 20]);
+        assert_eq!(parameters(&graph), 36 + 2560 + 30 + 80);
     }
 }

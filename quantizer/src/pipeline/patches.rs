@@ -7,7 +7,7 @@ use crate::graph::shape::TensorType;
 use crate::graph::{Graph, Node};
 use crate::round::{Patches, Rows};
 
-/// A Conv, Gemm or MatMul with constant weights.
+/// A Conv, ConvTranspose, Gemm or MatMul with constant weights.
 pub(super) struct Target<'g> {
     pub(super) node: &'g Node,
     pub(super) rows: Rows,

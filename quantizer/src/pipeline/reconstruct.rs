@@ -204,7 +204,16 @@ fn round(
         _ => vec![0.0; rows],
     };
     let per_group = rows / groups.len().max(1);
-    let per_row = old.scales.len() > 1 || rows == 1;
+    let per_row = old.scales.len() == rows;
+    if !per_row && groups.len() > 1 {
+        // Scales that groups share: only layers of one group are searched.
+        if old.scales.len() > 1 {
+            let name = &target.layer.node.name;
+            done.notes.push(format!("node `{name}`: weights rounded to nearest, since its groups share their scales"));
+        }
+        done.layers.insert(target.layer.node.name.clone(), old.clone());
+        return;
+    }
     let (mut integers, mut scales) = (Vec::new(), Vec::new());
     for (group, moments) in groups.iter().enumerate() {
         let range = group * per_group * depth..(group + 1) * per_group * depth;
@@ -213,11 +222,6 @@ fn round(
         let solution = problem.solve(rounding.method, &limits, threads);
         integers.extend(solution.integers);
         scales.extend(solution.scales);
-    }
-    if !per_row && groups.len() > 1 {
-        // One scale for all groups: only layers of one group are searched.
-        done.layers.insert(target.layer.node.name.clone(), old.clone());
-        return;
     }
     if !per_row {
         scales.truncate(1);

@@ -15,13 +15,14 @@ pub struct Island {
     pub reason: String,
 }
 
-/// Conv, Gemm and MatMul nodes of a QDQ graph that stay float in ONNX Runtime's CPU provider.
+/// Conv, ConvTranspose, Gemm and MatMul nodes of a QDQ graph that stay float in ONNX Runtime's CPU provider.
 ///
 /// The rules are those of its QDQ selectors, as found with version 1.32:
 ///
 /// - input and weights come from a DequantizeLinear of 8 bits with constant parameters;
 /// - a Conv is followed by a QuantizeLinear of its input's type and nothing else; Gemm and MatMul may write float.
 ///   A Relu or Clip between counts as absent where the integer range makes it redundant;
+/// - a ConvTranspose has no integer kernel at all;
 /// - activations are uint8. (On x86 ONNX Runtime turns int8 into uint8, but not where a value has several readers.)
 /// - a bias comes from a DequantizeLinear of int32, for a Conv with about the product of the other scales. (A constant
 ///   float bias is quantized by ONNX Runtime itself where the output is quantized.)
@@ -30,7 +31,9 @@ pub fn float_islands(graph: &Graph) -> Vec<Island> {
     graph
         .nodes
         .iter()
-        .filter(|node| matches!(node.op_type.as_str(), "Conv" | "Gemm" | "MatMul") && node.domain.is_empty())
+        .filter(|node| {
+            matches!(node.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm" | "MatMul") && node.domain.is_empty()
+        })
         .filter_map(|node| {
             let reason = check.node(node).err()?;
             Some(Island { node: node.name.clone(), op_type: node.op_type.clone(), reason })
@@ -46,6 +49,9 @@ struct Check<'g> {
 
 impl Check<'_> {
     fn node(&self, node: &Node) -> Result<(), String> {
+        if node.op_type == "ConvTranspose" {
+            return Err("ONNX Runtime's CPU provider has no integer kernel for it".into());
+        }
         let input = self.eight_bits(node, 0, "input")?;
         let weights = self.eight_bits(node, 1, "weights")?;
         if self.stays_int8(node, 0, &input) || self.stays_int8(node, 1, &weights) {

@@ -192,6 +192,23 @@ fn the_axis_of_output_channels() {
     }
 }
 
+/// Two groups of one input and two outputs each: weights, bias and their scales.
+#[test]
+fn groups_of_a_transposed_convolution_share_scales() {
+    let node = Node::new("ConvTranspose", "t", ["x", "w", "b"], ["y"]).with("group", Attr::Int(2));
+    let mut graph = graph(vec![node], &[], &[2, 1, 1], &["y"]);
+    graph.initializers.insert("w".into(), Tensor::from_f32(&[2, 2, 1, 1], &[1.27, 0.254, -0.5, 0.1]));
+    graph.initializers.insert("b".into(), Tensor::from_f32(&[4], &[1.0, 1.0, -1.0, 0.5]));
+    let outcome = quantize(&graph, &observed(&graph, -1.0, 1.0), &min_max()).unwrap();
+    let layer = &outcome.layers["t"];
+    assert_eq!((layer.axis, layer.scales.as_slice()), (1, &[0.01, 0.002][..]));
+    assert_eq!(layer.weights.to_i64(), [127, 127, -50, 50]);
+    let (bias, step) = (layer.bias.as_ref().unwrap(), outcome.activations["x"].scale);
+    assert_eq!(bias.scales, [step * 0.01, step * 0.002, step * 0.01, step * 0.002]);
+    assert!(bias.real().iter().zip([1.0, 1.0, -1.0, 0.5]).all(|(a, b)| (a - b).abs() < 1e-4));
+    assert!(outcome.notes.len() == 1 && outcome.notes[0].contains("2 groups"), "{:?}", outcome.notes);
+}
+
 /// The weights and the note of a Gemm `[2, 3]` (transB) with these constants, its input in [−1, 1].
 fn gemm(weights: [f32; 6], bias: [f32; 2], config: &Config) -> (Layer, Vec<String>) {
     let node = Node::new("Gemm", "g", ["x", "w", "b"], ["y"]).with("transB", Attr::Int(1));

@@ -9,7 +9,7 @@ use crate::observe::{Levels, Range};
 /// Largest magnitude of a quantized bias. Half of what 32 bits hold: the sum of products needs room too.
 const BIAS_LIMIT: f64 = (1u32 << 30) as f64;
 
-/// Quantized weights and bias of one Conv, Gemm or MatMul.
+/// Quantized weights and bias of one Conv, ConvTranspose, Gemm or MatMul.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
     /// Weights in the model's shape: int8 or int4, or uint4 whose zero point is 8.
@@ -68,9 +68,13 @@ pub struct Bias {
 impl Bias {
     /// Quantizes a bias for the scale of the input and the weight scales.
     pub fn new(bias: impl Iterator<Item = f64>, input_scale: f32, weight_scales: &[f32]) -> Self {
-        let scales: Vec<f32> = weight_scales.iter().map(|scale| input_scale * scale).collect();
+        let mut scales: Vec<f32> = weight_scales.iter().map(|scale| input_scale * scale).collect();
         let values: Vec<i32> =
             bias.enumerate().map(|(i, b)| round(b, scales[i % scales.len()].into(), -i32::MAX, i32::MAX)).collect();
+        // Where groups share the scales of their outputs, each bias still needs its own.
+        if scales.len() > 1 && scales.len() < values.len() {
+            scales = scales.iter().copied().cycle().take(values.len()).collect();
+        }
         Self { values: Tensor::from_ints(DataType::I32, &[values.len()], &values), scales }
     }
 
@@ -99,6 +103,9 @@ impl Bias {
 }
 
 /// The axis of the output channels of the weights of a Conv, ConvTranspose, Gemm or MatMul with weights of rank `rank`.
+///
+/// A ConvTranspose with groups has those of one group there: QDQ files can only give the same scale to the first output of
+/// every group, to the second, and so on.
 pub fn channel_axis(node: &Node, rank: usize) -> usize {
     match node.op_type.as_str() {
         "Conv" => 0,
@@ -133,6 +140,14 @@ pub(super) fn quantize(
     let stride: usize = weights.shape.get(axis + 1..).unwrap_or_default().iter().product();
     let channel_of = |i: usize| if config.per_channel { i / stride.max(1) % channels.max(1) } else { 0 };
     let (dtype, levels) = levels(config, &node.name);
+    let groups = node.int("group", 1);
+    if node.op_type == "ConvTranspose" && groups > 1 && config.per_channel {
+        notes.push(format!(
+            "node `{}`: each of its {channels} weight scale(s) serves an output of all {groups} groups; QDQ files have no \
+             scale for each output of a transposed convolution with groups",
+            node.name
+        ));
+    }
 
     let mut largest = vec![0f32; if config.per_channel { channels } else { 1 }];
     for (i, value) in values.iter().enumerate() {

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use equant_runtime::op::{
-    ConstRef, Conv2dParams, DepthwiseConv2dParams, FullyConnectedParams, LayerNormParams, LutParams, OpKind,
+    ConstRef, Conv2dParams, ConvTranspose2dParams, DepthwiseConv2dParams, FullyConnectedParams, LayerNormParams,
+    LutParams, OpKind,
 };
 use equant_runtime::plan::{AlignedBytes, DType, OpView, Plan, TensorRecord};
 use serde::Serialize;
@@ -170,6 +171,8 @@ pub fn multiplies(kind: &str) -> bool {
         OpKind::FullyConnectedI4,
         OpKind::MatMul,
         OpKind::MatMulSoftmax,
+        OpKind::ConvTranspose2d,
+        OpKind::ConvTranspose2dI4,
     ];
     kinds.iter().any(|known| known.name() == kind)
 }
@@ -207,6 +210,9 @@ pub(crate) fn constants(op: &OpView<'_>) -> Vec<(Use, ConstRef)> {
         }
         OpKind::DepthwiseConv2d | OpKind::DepthwiseConv2dI4 => {
             op.weighted::<DepthwiseConv2dParams>().map(|p| products(p.weights, p.bias, p.mantissas, p.shifts))
+        }
+        OpKind::ConvTranspose2d | OpKind::ConvTranspose2dI4 => {
+            op.weighted::<ConvTranspose2dParams>().map(|p| products(p.weights, p.bias, p.mantissas, p.shifts))
         }
         OpKind::FullyConnected | OpKind::FullyConnectedI4 => {
             op.weighted::<FullyConnectedParams>().map(|p| products(p.weights, p.bias, p.mantissas, p.shifts))

@@ -2,7 +2,7 @@
 
 use super::Rows;
 use crate::graph::Node;
-use crate::graph::shape::{Window, windows};
+use crate::graph::shape::{Window, transposed_windows, windows};
 
 /// Cuts patches out of a layer's input.
 #[derive(Debug, Clone)]
@@ -21,19 +21,23 @@ struct Image {
     x: Window,
     /// Channels of a group.
     channels: usize,
+    /// Whether the windows are those of a ConvTranspose.
+    transposed: bool,
 }
 
 impl Patches {
     /// For a node whose input has this shape (one sample); `None` if it is no 2-D convolution or product.
     pub fn of(node: &Node, rows: Rows, weights: &[usize], input: &[usize]) -> Option<Self> {
-        if node.op_type != "Conv" {
+        let transposed = node.op_type == "ConvTranspose";
+        if node.op_type != "Conv" && !transposed {
             let positions = input.iter().product::<usize>() / rows.depth;
             return Some(Self { rows, image: None, positions });
         }
-        let (&[1, _, height, width], &[_, channels, kh, kw]) = (input, weights) else { return None };
+        let (&[1, inputs, height, width], &[_, _, kh, kw]) = (input, weights) else { return None };
+        let windows = if transposed { transposed_windows } else { windows };
         let [y, x]: [Window; 2] = windows(node, &[height, width], &[kh, kw]).ok()?.try_into().ok()?;
-        let positions = y.output * x.output;
-        Some(Self { rows, image: Some(Image { height, width, y, x, channels }), positions })
+        let (positions, channels) = (y.output * x.output, inputs / rows.groups);
+        Some(Self { rows, image: Some(Image { height, width, y, x, channels, transposed }), positions })
     }
 
     /// Output positions of one sample.
@@ -56,8 +60,16 @@ impl Patches {
 impl Image {
     fn cut(&self, sample: &[f32], position: usize, group: usize, out: &mut Vec<f32>) {
         let (oy, ox) = (position / self.x.output, position % self.x.output);
+        // The input element that reaches an output with a tap, if there is one.
         let at = |window: &Window, output: usize, tap: usize, size: usize| {
-            (output * window.stride + tap * window.dilation).checked_sub(window.pad_begin).filter(|&i| i < size)
+            let input = match self.transposed {
+                false => (output * window.stride + tap * window.dilation).checked_sub(window.pad_begin)?,
+                true => {
+                    let distance = (output + window.pad_begin).checked_sub(tap * window.dilation)?;
+                    distance.is_multiple_of(window.stride).then(|| distance / window.stride)?
+                }
+            };
+            Some(input).filter(|&i| i < size)
         };
         for channel in group * self.channels..(group + 1) * self.channels {
             let plane = &sample[channel * self.height * self.width..][..self.height * self.width];

@@ -191,6 +191,49 @@ fn a_convolution_is_the_product_of_its_patches_and_rows() {
 }
 
 #[test]
+fn a_transposed_convolution_is_the_product_of_its_patches_and_rows() {
+    // 2 groups of 2 inputs and 3 outputs, stride 2 and 3, cut off, with output padding: against scattering.
+    let node = Node::new("ConvTranspose", "t", ["x", "w"], ["y"])
+        .with("group", Attr::Int(2))
+        .with("strides", Attr::Ints(vec![2, 3]))
+        .with("dilations", Attr::Ints(vec![1, 2]))
+        .with("pads", Attr::Ints(vec![1, 0, 0, 2]))
+        .with("output_padding", Attr::Ints(vec![1, 0]));
+    let (shape, input) = ([4, 3, 3, 2], [1, 4, 5, 4]);
+    let w = Tensor::from_f32(&shape, &weights(4, 18));
+    let mut next = noise(11);
+    let x: Vec<f32> = (0..80).map(|_| next()).collect();
+    let rows = Rows::of(&node, &shape).unwrap();
+    assert_eq!((rows.rows, rows.depth, rows.groups), (6, 12, 2));
+    let patches = Patches::of(&node, rows, &shape, &input).unwrap();
+    let (oh, ow) = (4 * 2 + 3 - 1 + 1, 3 * 3 + 3 - 2);
+    assert_eq!(patches.positions(), oh * ow);
+    let mut direct = vec![0.0; 6 * oh * ow];
+    let kernel = w.to_f32();
+    for (c, iy, ix) in (0..4).flat_map(|c| (0..5).flat_map(move |y| (0..4).map(move |x| (c, y, x)))) {
+        for (o, ky, kx) in (0..3).flat_map(|o| (0..3).flat_map(move |y| (0..2).map(move |x| (o, y, x)))) {
+            let (y, xx) = (iy * 2 + ky, ix * 3 + kx * 2);
+            if (1..=oh).contains(&y) && xx < ow {
+                let weight = kernel[((c * 3 + o) * 3 + ky) * 2 + kx];
+                direct[((c / 2 * 3 + o) * oh + y - 1) * ow + xx] += x[(c * 5 + iy) * 4 + ix] * weight;
+            }
+        }
+    }
+    let (values, all) = (rows.values(&w), (0..oh * ow).collect::<Vec<usize>>());
+    for o in 0..6 {
+        let mut cut = Vec::new();
+        patches.cut(&x, &all, o / 3, &mut cut);
+        for (position, patch) in cut.chunks(12).enumerate() {
+            let product = linalg::dot_f32(patch, &values[o * 12..][..12]);
+            assert!((product - direct[o * oh * ow + position]).abs() < 1e-5, "{o} {position}");
+        }
+    }
+    let numbered: Vec<i32> = (0..72).collect();
+    let by_row = rows.values(&Tensor::from_f32(&shape, &numbered.iter().map(|&v| v as f32).collect::<Vec<_>>()));
+    assert_eq!(rows.restore(&by_row.iter().map(|&v| v as i32).collect::<Vec<_>>()), numbered);
+}
+
+#[test]
 fn rows_go_back_where_they_came_from() {
     let node = Node::new("MatMul", "m", ["x", "w"], ["y"]);
     let weights = Tensor::from_ints(DataType::I8, &[3, 2], &[1, 2, 3, 4, 5, 6]);

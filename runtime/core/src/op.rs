@@ -57,11 +57,15 @@ pub enum OpKind {
     FullyConnectedI4 = 18,
     /// Softmax over the rows of a product of two activations ([`MatMulSoftmaxParams`]).
     MatMulSoftmax = 19,
+    /// Transposed 2-D convolution ([`ConvTranspose2dParams`]).
+    ConvTranspose2d = 20,
+    /// Transposed 2-D convolution with weights of 4 bits ([`FourBit`] [`ConvTranspose2dParams`]).
+    ConvTranspose2dI4 = 21,
 }
 
 impl OpKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [OpKind; 19] = [
+    pub const ALL: [OpKind; 21] = [
         OpKind::Conv2d,
         OpKind::DepthwiseConv2d,
         OpKind::FullyConnected,
@@ -81,6 +85,8 @@ impl OpKind {
         OpKind::DepthwiseConv2dI4,
         OpKind::FullyConnectedI4,
         OpKind::MatMulSoftmax,
+        OpKind::ConvTranspose2d,
+        OpKind::ConvTranspose2dI4,
     ];
 
     /// The kind with this number.
@@ -100,6 +106,8 @@ impl OpKind {
                 | OpKind::DepthwiseConv2dI4
                 | OpKind::FullyConnectedI4
                 | OpKind::MatMulSoftmax
+                | OpKind::ConvTranspose2d
+                | OpKind::ConvTranspose2dI4
         )
     }
 
@@ -125,6 +133,8 @@ impl OpKind {
             OpKind::DepthwiseConv2dI4 => "DepthwiseConv2dI4",
             OpKind::FullyConnectedI4 => "FullyConnectedI4",
             OpKind::MatMulSoftmax => "MatMulSoftmax",
+            OpKind::ConvTranspose2d => "ConvTranspose2d",
+            OpKind::ConvTranspose2dI4 => "ConvTranspose2dI4",
         }
     }
 }
@@ -297,6 +307,10 @@ impl Weighted for DepthwiseConv2dParams {
     const FOUR_BIT: OpKind = OpKind::DepthwiseConv2dI4;
 }
 
+impl Weighted for ConvTranspose2dParams {
+    const FOUR_BIT: OpKind = OpKind::ConvTranspose2dI4;
+}
+
 impl Weighted for FullyConnectedParams {
     const FOUR_BIT: OpKind = OpKind::FullyConnectedI4;
 }
@@ -367,6 +381,36 @@ params! {
         /// Weights `[kernel_h, kernel_w, O]`: i8, or of 4 bits in rows of `[O]`.
         weights: ConstRef,
         /// i32 `bias'[O]`.
+        bias: ConstRef,
+        /// i32 mantissas `[O]`.
+        mantissas: ConstRef,
+        /// i8 shifts `[O]`.
+        shifts: ConstRef,
+        /// Clamp of the output: lowest, highest.
+        clamp: [i32; 2],
+    }
+}
+
+params! {
+    /// Transposed convolution of `[N, H, W, C]` with weights `[O, kernel_h, kernel_w, C / groups]`.
+    ///
+    /// Input element `i` reaches position `i · stride + k · dilation` with tap `k`; the output begins `pads` positions
+    /// into that, and its shape says where it ends. `acc = bias[o] + Σ w·(x − zero_point_x)` over what reaches an element.
+    ConvTranspose2dParams for ConvTranspose2d {
+        /// Kernel height and width.
+        kernel: [u32; 2],
+        /// Strides, vertical then horizontal; at least 1.
+        strides: [u32; 2],
+        /// Dilations, vertical then horizontal; at least 1.
+        dilations: [u32; 2],
+        /// Positions cut off at the top and at the left.
+        pads: [u32; 2],
+        /// Number of groups; divides input and output channels.
+        groups: u32,
+        /// Weights as [`crate::kernels::pack_conv_transpose2d`] orders them: i8, or of 4 bits in rows of
+        /// `[kernel_h, kernel_w, C / groups]`.
+        weights: ConstRef,
+        /// i32 `bias[O]`; the zero point is not folded in.
         bias: ConstRef,
         /// i32 mantissas `[O]`.
         mantissas: ConstRef,

@@ -67,6 +67,8 @@ macro_rules! conformance {
             depthwise_conv2d_i4 DepthwiseConv2dI4,
             fully_connected_i4 FullyConnectedI4,
             mat_mul_softmax MatMulSoftmax,
+            conv_transpose2d ConvTranspose2d,
+            conv_transpose2d_i4 ConvTranspose2dI4,
         }
     };
 }

@@ -115,6 +115,47 @@ impl Constant {
         Ok(out)
     }
 
+    /// The weights of a transposed convolution, `[groups · C, O, window]` (channels of a group), as `[groups · O, C, window]`
+    /// with a scale for each output: the scales that groups share are repeated. Their first axis must divide by `groups`.
+    pub(super) fn outputs_first(&self, groups: usize) -> Lowered<Self> {
+        let [inputs, per_group, window @ ..] = self.shape.as_slice() else {
+            return unsupported(format!("weights of shape {:?}", self.shape));
+        };
+        let (depth, taps) = (inputs / groups, window.iter().product());
+        let view = View::row_major(&[groups, depth, *per_group, taps]).transpose(&[0, 2, 1, 3]);
+        let mut plain = self.clone();
+        let along =
+            plain.quantized.as_mut().map_or(Along::Nothing, |q| std::mem::replace(&mut q.along, Along::Nothing));
+        if let (Some(q), Along::Blocks(_)) = (&mut plain.quantized, along) {
+            q.along = along;
+        }
+        let mut out = plain.viewed(&view)?;
+        out.shape = [&[per_group * groups, depth], window].concat();
+        let (Some(q), Along::Axis(axis)) = (&mut out.quantized, along) else { return Ok(out) };
+        // Of the outputs of a group, of each group.
+        let index = |o: usize| match axis {
+            1 => Some(o % per_group),
+            // One scale for all inputs of a group is one for its outputs.
+            0 => {
+                let group = o / per_group * depth;
+                let same = |i: &usize| q.scales[*i] == q.scales[group] && q.zero_points[*i] == q.zero_points[group];
+                (group..group + depth).all(|i| same(&i)).then_some(group)
+            }
+            _ => None,
+        };
+        let indices: Option<Vec<usize>> = (0..per_group * groups).map(index).collect();
+        match indices {
+            Some(indices) => {
+                q.scales = indices.iter().map(|&i| q.scales[i]).collect();
+                q.zero_points = indices.iter().map(|&i| q.zero_points[i]).collect();
+                q.along = Along::Axis(0);
+            }
+            // Along inputs.
+            None => q.along = Along::Axis(1),
+        }
+        Ok(out)
+    }
+
     /// The elements broadcast to `shape` (NumPy rules), or `None` if they do not fit.
     pub(super) fn broadcast<T: Copy>(&self, elements: &[T], shape: &[usize]) -> Option<Vec<T>> {
         let missing = shape.len().checked_sub(self.shape.len())?;

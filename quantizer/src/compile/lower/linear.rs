@@ -2,8 +2,10 @@
 
 use std::rc::Rc;
 
-use equant_runtime::kernels::{int4_len, pack_conv2d, pack_depthwise_conv2d, pack_int4};
-use equant_runtime::op::{ConstRef, Conv2dParams, DepthwiseConv2dParams, FourBit, FullyConnectedParams, Weighted};
+use equant_runtime::kernels::{int4_len, pack_conv_transpose2d, pack_conv2d, pack_depthwise_conv2d, pack_int4};
+use equant_runtime::op::{
+    ConstRef, Conv2dParams, ConvTranspose2dParams, DepthwiseConv2dParams, FourBit, FullyConnectedParams, Weighted,
+};
 use equant_runtime::plan::DType;
 use equant_runtime::quant::Multiplier;
 
@@ -12,13 +14,14 @@ use super::pending::{Pending, Source};
 use super::{Lowered, Lowering, Operand, Reason, Value, input, multiplier, unsupported};
 use crate::compile::program::Section;
 use crate::compile::view::{Atom, View};
-use crate::graph::shape::{Window, windows};
+use crate::graph::shape::{Window, transposed_windows, windows};
 use crate::graph::{DataType, Node};
 
 /// Which kernel computes the sums.
 #[derive(Debug, Clone, Copy)]
 enum Kernel {
     Conv { rows: Window, cols: Window, groups: usize },
+    Transposed { rows: Window, cols: Window, groups: usize },
     Depthwise { rows: Window, cols: Window, multiplier: usize },
     FullyConnected,
 }
@@ -78,7 +81,9 @@ impl Linear {
     fn row(&self) -> usize {
         match self.kernel {
             Kernel::Depthwise { .. } => self.channels(),
-            Kernel::Conv { .. } | Kernel::FullyConnected => self.weights.len() / self.channels().max(1),
+            Kernel::Conv { .. } | Kernel::Transposed { .. } | Kernel::FullyConnected => {
+                self.weights.len() / self.channels().max(1)
+            }
         }
     }
 
@@ -120,10 +125,14 @@ impl Linear {
         Ok((self.folded(channel, bias, least, most)?, m))
     }
 
-    /// `bias − zero_point · Σ w`, with the proof that sums stay within 32 bits.
+    /// `bias − zero_point · Σ w`, with the proof that sums stay within 32 bits; the bias alone where the kernel takes the
+    /// zero point off, since each output has other weights.
     fn folded(&self, channel: usize, bias: i64, least: i64, most: i64) -> Lowered<i32> {
         let (positive, negative) = self.sums[channel];
-        let folded = bias - i64::from(self.x.zero_point) * (positive + negative);
+        let folded = match self.kernel {
+            Kernel::Transposed { .. } => bias,
+            _ => bias - i64::from(self.x.zero_point) * (positive + negative),
+        };
         let bound = (bias + most).max(-(bias + least)).max(folded.abs());
         let limit = i64::from(i32::MAX);
         if bound > limit {
@@ -173,6 +182,45 @@ impl<'g> Lowering<'g> {
         let scales = scales.into_iter().map(|scale| scale * x.scale).collect();
         let linear = Linear { x, kernel, weights: packed, scales, bias, sums, macs };
         let view = View::channels_last(&[*n, *o, rows.output, cols.output]);
+        self.set_pending(node, Source::Linear(Rc::new(linear)), view)
+    }
+
+    pub(super) fn conv_transpose(&mut self, node: &'g Node) -> Lowered<()> {
+        let weights = self.constant(input(node, 1)?)?;
+        let x = self.operand(input(node, 0)?)?;
+        let x = self.eight_bits(x, input(node, 0)?)?;
+        let (x_shape, shape) = (x.view.shape(), weights.shape.clone());
+        let ([n, c, h, w], [inputs, per_group, kernel_h, kernel_w]) = (x_shape.as_slice(), shape.as_slice()) else {
+            return unsupported(format!(
+                "input of rank {} and weights of rank {}: only 2-D convolution is supported",
+                x_shape.len(),
+                shape.len()
+            ));
+        };
+        let groups = usize::try_from(node.int("group", 1)).unwrap_or(0);
+        if groups == 0 || inputs != c || !c.is_multiple_of(groups) || weights.real.is_empty() {
+            return Err(Reason::Shape(format!(
+                "weights {shape:?} in {groups} group(s) for an input of shape {x_shape:?}"
+            )));
+        }
+        let spatial = transposed_windows(node, &[*h, *w], &[*kernel_h, *kernel_w]).map_err(Reason::Shape)?;
+        let [rows, cols] = [spatial[0], spatial[1]];
+        let outputs = per_group * groups;
+        let bias = self.bias(node, outputs, 1.0)?;
+        let by_output = weights.outputs_first(groups)?;
+        let Weights { ints, scales } = self.weights_per_output(node, &by_output)?;
+        let sums = sums(&ints, outputs);
+        let mut packed = vec![0; ints.len()];
+        let [strides, dilations] = [[rows.stride, cols.stride], [rows.dilation, cols.dilation]];
+        let ochw = [outputs, c / groups, *kernel_h, *kernel_w];
+        pack_conv_transpose2d(&ints, ochw, strides, dilations, &mut packed).map_err(not_packed)?;
+        let x = self.arranged(&x, View::channels_last(&x_shape), &node.name)?;
+        // Every input pixel meets every weight, but for what is cut off.
+        let macs = (n * h * w * ints.len()) as u64;
+        let scales = scales.into_iter().map(|scale| scale * x.scale).collect();
+        let kernel = Kernel::Transposed { rows, cols, groups };
+        let linear = Linear { x, kernel, weights: packed, scales, bias, sums, macs };
+        let view = View::channels_last(&[*n, outputs, rows.output, cols.output]);
         self.set_pending(node, Source::Linear(Rc::new(linear)), view)
     }
 
@@ -325,6 +373,11 @@ impl<'g> Lowering<'g> {
                 let [x, y] = [self.image_record(&linear.x), self.window_record(y, rows, cols, outputs)];
                 self.weighted(&geometry.conv(groups, constants, clamp), four_bit, [x, y], name, linear.macs);
             }
+            Kernel::Transposed { rows, cols, groups } => {
+                let geometry = Geometry::new(rows, cols);
+                let [x, y] = [self.image_record(&linear.x), self.window_record(y, rows, cols, outputs)];
+                self.weighted(&geometry.transposed(groups, constants, clamp), four_bit, [x, y], name, linear.macs);
+            }
             Kernel::Depthwise { rows, cols, multiplier } => {
                 let geometry = Geometry::new(rows, cols);
                 let [x, y] = [self.image_record(&linear.x), self.window_record(y, rows, cols, outputs)];
@@ -386,7 +439,7 @@ impl<'g> Lowering<'g> {
     }
 }
 
-/// The words that both convolutions share.
+/// The words that convolutions share.
 pub(super) struct Geometry {
     pub(super) kernel: [u32; 2],
     pub(super) strides: [u32; 2],
@@ -409,6 +462,13 @@ impl Geometry {
         let Constants { weights, bias, mantissas, shifts } = constants;
         let groups = groups as u32;
         Conv2dParams { kernel, strides, dilations, pads, groups, weights, bias, mantissas, shifts, clamp }
+    }
+
+    fn transposed(self, groups: usize, constants: Constants, clamp: [i32; 2]) -> ConvTranspose2dParams {
+        let Self { kernel, strides, dilations, pads: [top, left, ..] } = self;
+        let Constants { weights, bias, mantissas, shifts } = constants;
+        let (groups, pads) = (groups as u32, [top, left]);
+        ConvTranspose2dParams { kernel, strides, dilations, pads, groups, weights, bias, mantissas, shifts, clamp }
     }
 
     fn depthwise(self, multiplier: usize, constants: Constants, clamp: [i32; 2]) -> DepthwiseConv2dParams {

@@ -245,6 +245,7 @@ impl<'g> Lowering<'g> {
             "QuantizeLinear" => self.quantize(node),
             "DequantizeLinear" => self.dequantize(node),
             "Conv" => self.conv(node),
+            "ConvTranspose" => self.conv_transpose(node),
             "Gemm" => self.gemm(node),
             "MatMul" => self.matmul(node),
             "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" => self.binary(node),

@@ -50,6 +50,41 @@ fn a_table_of_sixteen_bits_is_refused() {
 }
 
 #[test]
+fn transposed_weights_along_their_inputs_are_refused() {
+    for (groups, axis, fits) in [(1, 1, true), (2, 1, true), (1, 0, false), (2, 0, false), (4, 0, true), (2, 2, false)]
+    {
+        let mut net = Net::new(3);
+        let x = net.input("x", &[1, 4, 3, 3]);
+        let w = net.weights(&[4, 5, 2, 2], axis);
+        let attrs = [("group", Attr::Int(groups)), ("strides", Attr::Ints(vec![2, 2]))];
+        let y = net.node("ConvTranspose", &[&x, &w], &attrs);
+        let y = net.q(&y, 0.05, 0, DataType::I8);
+        net.output(&y);
+        match fits {
+            true => drop(net.compile().unwrap()),
+            false => assert!(matches!(&reasons(&net)[..], [(_, Reason::Unsupported(why))] if why.contains("inputs"))),
+        }
+    }
+    // One dimension, a group that does not divide, padding that leaves nothing.
+    let attrs = |name: &str, value: Attr| vec![(name.to_owned(), value)];
+    for (shape, weights, attrs) in [
+        (vec![1, 4, 9], vec![4, 5, 2], vec![]),
+        (vec![1, 4, 3, 3], vec![4, 5, 2, 2], attrs("group", Attr::Int(3))),
+        (vec![1, 4, 3, 3], vec![3, 5, 2, 2], vec![]),
+        (vec![1, 4, 3, 3], vec![4, 5, 2, 2], attrs("pads", Attr::Ints(vec![2, 2, 2, 2]))),
+    ] {
+        let mut net = Net::new(3);
+        let x = net.input("x", &shape);
+        let w = net.weights(&weights, 1);
+        let attrs: Vec<(&str, Attr)> = attrs.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        let y = net.node("ConvTranspose", &[&x, &w], &attrs);
+        let y = net.q(&y, 0.05, 0, DataType::I8);
+        net.output(&y);
+        assert!(matches!(&reasons(&net)[..], [(_, Reason::Unsupported(_) | Reason::Shape(_))]), "{shape:?}");
+    }
+}
+
+#[test]
 fn an_accumulator_that_could_overflow_is_refused() {
     let mut net = Net::new(4);
     let x = net.input("x", &[1, 8]);

@@ -50,6 +50,54 @@ fn convolutions_of_all_geometries() {
 }
 
 #[test]
+fn transposed_convolutions_of_all_geometries() {
+    // group, outputs of a group, kernel, strides, dilations, pads, output padding
+    let cases = [
+        (1, 5, [2, 2], [2, 2], [1, 1], [0, 0, 0, 0], [0, 0]),
+        (1, 3, [3, 3], [2, 2], [1, 1], [1, 1, 1, 1], [1, 1]),
+        (1, 3, [4, 3], [2, 3], [1, 2], [1, 0, 1, 2], [0, 2]),
+        (1, 4, [3, 2], [1, 1], [2, 1], [3, 0, 1, 1], [0, 0]),
+        (2, 3, [3, 4], [3, 1], [2, 3], [1, 0, 2, 0], [0, 1]),
+        (6, 1, [4, 4], [2, 2], [1, 1], [1, 1, 1, 1], [0, 0]),
+        (1, 2, [1, 1], [3, 2], [1, 1], [0, 0, 0, 0], [2, 1]),
+    ];
+    for (seed, (group, outputs, kernel, strides, dilations, pads, more)) in cases.into_iter().enumerate() {
+        let (group, outputs): (usize, usize) = (group, outputs);
+        let mut net = Net::new(seed as u64);
+        let x = net.input("x", &[1, 6, 5, 4]);
+        // With an output to a group, one scale for each input is one for each output.
+        let w = net.weights(&[6, outputs, kernel[0], kernel[1]], usize::from(group != 6));
+        let bias = net.random_floats(&[outputs * group], -1.0, 1.0);
+        let attrs = [
+            ("group", Attr::Int(group as i64)),
+            ("strides", ints(&strides)),
+            ("dilations", ints(&dilations)),
+            ("pads", ints(&pads)),
+            ("output_padding", ints(&more)),
+        ];
+        let y = net.node("ConvTranspose", &[&x, &w, &bias], &attrs);
+        let y = if seed % 2 == 0 { y } else { net.node("Relu", &[&y], &[]) };
+        let y = net.q(&y, 0.031, -60, DataType::I8);
+        net.output(&y);
+        let compiled = check(&mut net, STEP);
+        assert_eq!(compiled.operators, [OpKind::ConvTranspose2d]);
+        assert_eq!(compiled.map.operators[0].macs as usize, 20 * 6 * outputs * kernel[0] * kernel[1]);
+    }
+}
+
+#[test]
+fn a_transposed_convolution_with_a_float_output_and_padding_by_shape() {
+    for (name, value) in [("output_shape", ints(&[10, 9])), ("auto_pad", Attr::String("SAME_UPPER".into()))] {
+        let mut net = Net::new(12);
+        let x = net.input("x", &[1, 3, 5, 4]);
+        let w = net.weights(&[3, 4, 3, 3], 1);
+        let y = net.node("ConvTranspose", &[&x, &w], &[("strides", ints(&[2, 2])), (name, value)]);
+        net.output(&y);
+        check(&mut net, wide(0.3));
+    }
+}
+
+#[test]
 fn a_clamp_becomes_part_of_the_convolution() {
     for clip in [false, true] {
         let mut net = Net::new(3);

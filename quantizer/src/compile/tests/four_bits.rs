@@ -58,6 +58,26 @@ fn the_plan_does_not_depend_on_the_container() {
 }
 
 #[test]
+fn transposed_convolutions_are_packed() {
+    let plans = [(DataType::I4, 0), (DataType::I8, 0), (DataType::U4, 8)].map(|(dtype, zero)| {
+        let mut net = Net::new(9);
+        let x = net.input("x", &[1, 6, 4, 5]);
+        let count = 6 * 5 * 3 * 3;
+        let values: Vec<i32> = (0..count).map(|_| (net.random.unit() * 16.0).floor() as i32 - 8 + zero).collect();
+        let w = net.weights_of(dtype, &[6, 5, 3, 3], &values, 1, zero);
+        let attrs = [("strides", ints(&[2, 2])), ("pads", ints(&[1; 4])), ("output_padding", ints(&[1, 1]))];
+        let y = net.node("ConvTranspose", &[&x, &w], &attrs);
+        let y = net.q(&y, 0.004, 90, DataType::U8);
+        net.output(&y);
+        check(&mut net, STEP)
+    });
+    assert_eq!(plans[0].operators, [OpKind::ConvTranspose2dI4]);
+    // Five rows of 54 weights, each filled up to words of eight.
+    assert_eq!(plans[0].map.flash.weights, 5 * 28);
+    assert!(plans.iter().all(|plan| plan.image == plans[0].image));
+}
+
+#[test]
 fn weights_beyond_four_bits_from_the_zero_point_are_widened() {
     // 0..=15 with zero point 7 is -7..=8.
     let mut net = Net::new(2);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::graph::shape::windows;
+use crate::graph::shape::{transposed_windows, windows};
 use crate::graph::{Graph, Node, Tensor, eval};
 
 /// A row-major tensor.
@@ -98,6 +98,7 @@ fn operator(node: &Node, inputs: &[Option<&Array>], range: Option<(i32, i32)>) -
             Array::build(x.shape.clone(), |index| x.at(index).max(low).min(high))
         }
         "Conv" => conv(node, x, get(1).unwrap(), get(2)),
+        "ConvTranspose" => conv_transpose(node, x, get(1).unwrap(), get(2)),
         "Gemm" => {
             let w = get(1).unwrap();
             let transposed = node.int("transB", 0) != 0;
@@ -234,6 +235,29 @@ fn conv(node: &Node, x: &Array, w: &Array, bias: Option<&Array>) -> Array {
         }
         sum
     })
+}
+
+/// Every input element scattered onto the output.
+fn conv_transpose(node: &Node, x: &Array, w: &Array, bias: Option<&Array>) -> Array {
+    let window = transposed_windows(node, &x.shape[2..], &w.shape[2..]).unwrap();
+    let groups = node.int("group", 1) as usize;
+    let (per_group, depth) = (w.shape[1], w.shape[0] / groups);
+    let shape = vec![x.shape[0], per_group * groups, window[0].output, window[1].output];
+    let mut out = Array::build(shape.clone(), |index| bias.map_or(0.0, |bias| bias.data[index[1]]));
+    for from in Array::indices(&x.shape) {
+        for tap in Array::indices(&w.shape[1..]) {
+            let at = |axis: usize| {
+                let at = from[axis + 2] * window[axis].stride + tap[axis + 1] * window[axis].dilation;
+                at.checked_sub(window[axis].pad_begin).filter(|&i| i < window[axis].output)
+            };
+            if let (Some(row), Some(col)) = (at(0), at(1)) {
+                let channel = from[1] / depth * per_group + tap[0];
+                let place = ((from[0] * shape[1] + channel) * shape[2] + row) * shape[3] + col;
+                out.data[place] += x.at(&from) * w.at(&[from[1], tap[0], tap[1], tap[2]]);
+            }
+        }
+    }
+    out
 }
 
 fn pool(node: &Node, x: &Array) -> Array {

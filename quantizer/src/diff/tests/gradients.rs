@@ -3,6 +3,7 @@
 use candle_core::{Device, Tensor as Value, Var};
 
 use super::super::conv::Conv;
+use super::super::conv_transpose::ConvTranspose;
 use super::super::fake_quant::{Drop, Ends, FakeQuant};
 use super::super::matmul::{Linear, Product};
 use super::super::pool::{Kind, Pool};
@@ -125,6 +126,60 @@ fn convolutions_follow_the_definition() {
             let error = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(error < 1e-5, "{conv:?}: {error}");
         }
+    }
+}
+
+/// Every input pixel scattered onto the output, in f64.
+fn scattered(transposed: &ConvTranspose, x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
+    let conv = &transposed.reverse;
+    let ([v, h], [height, width]) = (conv.windows, conv.size);
+    let (per_group, inputs) = (conv.inputs / conv.groups, conv.outputs / conv.groups);
+    let mut out = Vec::new();
+    for image in x.chunks(conv.outputs * conv.pixels()) {
+        let mut sums: Vec<f64> = (0..conv.inputs * height * width).map(|i| b[i / (height * width)].into()).collect();
+        for (i, &pixel) in image.iter().enumerate() {
+            let (c, y, x) = (i / conv.pixels(), i / h.output % v.output, i % h.output);
+            for o in 0..per_group {
+                for (ky, kx) in (0..v.kernel).flat_map(|ky| (0..h.kernel).map(move |kx| (ky, kx))) {
+                    let line = (y * v.stride + ky * v.dilation).wrapping_sub(v.pad_begin);
+                    let column = (x * h.stride + kx * h.dilation).wrapping_sub(h.pad_begin);
+                    if line < height && column < width {
+                        let weight = w[((c * per_group + o) * v.kernel + ky) * h.kernel + kx];
+                        let channel = c / inputs * per_group + o;
+                        sums[(channel * height + line) * width + column] += f64::from(pixel) * f64::from(weight);
+                    }
+                }
+            }
+        }
+        out.extend(sums.into_iter().map(|sum| sum as f32));
+    }
+    out
+}
+
+#[test]
+fn transposed_convolutions_follow_the_definition() {
+    for reverse in convolutions() {
+        let taps = reverse.windows[0].kernel * reverse.windows[1].kernel;
+        let x = numbers(3 * reverse.outputs * reverse.pixels(), 1);
+        let w = numbers(reverse.outputs * reverse.inputs / reverse.groups * taps, 2);
+        let b = numbers(reverse.inputs, 3);
+        let transposed = ConvTranspose { reverse };
+        let (found, expected) = (transposed.forward(&x, &w, &b), scattered(&transposed, &x, &w, &b));
+        assert_eq!(found.len(), expected.len());
+        let error = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(error < 1e-5, "{transposed:?}: {error}");
+    }
+}
+
+#[test]
+fn gradients_of_transposed_convolutions() {
+    for reverse in convolutions() {
+        let [vertical, horizontal] = reverse.windows;
+        let w = [reverse.outputs, reverse.inputs / reverse.groups, vertical.kernel, horizontal.kernel];
+        let x = [3, reverse.outputs, vertical.output, horizontal.output];
+        let variables = [variable(&x, 1), variable(&w, 2), variable(&[reverse.inputs], 3)];
+        let transposed = ConvTranspose { reverse };
+        check(&variables, |v| v[0].apply_op3(v[1], v[2], transposed.clone()));
     }
 }
 

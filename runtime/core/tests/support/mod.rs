@@ -196,7 +196,10 @@ impl Case {
     /// Adds weights of noise in rows of `len`, of the width that this kind of operator has. Nibbles without an element
     /// are noise too.
     pub(crate) fn weights(&mut self, draws: &mut Draws, rows: u32, len: u32) -> ConstRef {
-        let four_bit = [OpKind::Conv2dI4, OpKind::DepthwiseConv2dI4, OpKind::FullyConnectedI4].contains(&self.kind);
+        let four_bit = matches!(
+            self.kind,
+            OpKind::Conv2dI4 | OpKind::DepthwiseConv2dI4 | OpKind::FullyConnectedI4 | OpKind::ConvTranspose2dI4
+        );
         let row = if four_bit { int4_len(len as usize, len as usize) } else { len as usize };
         let mut bytes = draws.bytes(DType::I8, rows as usize * row);
         if four_bit && draws.range(0, 7) == 7 {
@@ -312,6 +315,7 @@ pub(crate) fn case(kind: OpKind, draws: &mut Draws) -> Case {
     match kind {
         OpKind::Conv2d | OpKind::Conv2dI4 => windows::conv2d(draws, kind),
         OpKind::DepthwiseConv2d | OpKind::DepthwiseConv2dI4 => windows::depthwise_conv2d(draws, kind),
+        OpKind::ConvTranspose2d | OpKind::ConvTranspose2dI4 => windows::conv_transpose2d(draws, kind),
         OpKind::AvgPool2d => windows::avg_pool2d(draws),
         OpKind::MaxPool2d => windows::max_pool2d(draws),
         OpKind::FullyConnected | OpKind::FullyConnectedI4 => numeric::fully_connected(draws, kind),

@@ -1,6 +1,8 @@
 //! Cases of the operators with sliding windows.
 
-use equant_runtime::op::{AvgPool2dParams, Conv2dParams, DepthwiseConv2dParams, MaxPool2dParams, OpKind};
+use equant_runtime::op::{
+    AvgPool2dParams, Conv2dParams, ConvTranspose2dParams, DepthwiseConv2dParams, MaxPool2dParams, OpKind,
+};
 use equant_runtime::plan::DType;
 
 use super::{Case, Draws, Spec};
@@ -131,6 +133,45 @@ pub(crate) fn depthwise_conv2d(draws: &mut Draws, kind: OpKind) -> Case {
         dilations: g.pair(|axis| axis.dilation),
         pads: g.pads(),
         multiplier,
+        weights,
+        bias: case.words(&channels.bias),
+        mantissas: case.words(&channels.mantissas),
+        shifts: case.constant(&channels.shifts),
+        clamp: draws.clamp(dtype),
+    };
+    case.finish_weighted(&params, &y)
+}
+
+/// Any axis of a transposed convolution; the output may be cut off at both ends and go on behind the last tap.
+fn transposed_axis(draws: &mut Draws) -> Axis {
+    let (input, kernel, stride) = (draws.range(1, 6), draws.range(1, 5), draws.range(1, 4));
+    let dilation = draws.pick(&[1, 1, 2, 3]);
+    let whole = (input - 1) * stride + (kernel - 1) * dilation + 1;
+    let longest = whole + draws.range(0, stride.max(dilation) - 1);
+    let before = draws.range(0, (longest - 1).min(4));
+    let after = draws.range(0, (longest - 1 - before).min(4));
+    Axis { input, output: longest - before - after, kernel, stride, dilation, pads: [before, after] }
+}
+
+pub(crate) fn conv_transpose2d(draws: &mut Draws, kind: OpKind) -> Case {
+    let mut case = Case::new(kind);
+    let (rows, cols) = (transposed_axis(draws), transposed_axis(draws));
+    let g = Geometry { rows, cols, batch: draws.range(1, 2) };
+    let groups = draws.pick(&[1, 1, 1, 2, 3]);
+    let (inputs, outputs) = (draws.range(1, 9) * groups, draws.range(1, 7) * groups);
+    let depth = inputs / groups;
+    let x = Spec::new(DType::I8, &g.input(inputs), draws.zero_point(DType::I8));
+    let dtype = draws.dtype();
+    let y = Spec::new(dtype, &g.output(outputs), draws.zero_point(dtype));
+    case.random_input(&x, draws);
+    let weights = case.weights(draws, outputs, g.taps() * depth);
+    let channels = Channels::draw(draws, outputs, g.taps() * depth);
+    let params = ConvTranspose2dParams {
+        kernel: g.pair(|axis| axis.kernel),
+        strides: g.pair(|axis| axis.stride),
+        dilations: g.pair(|axis| axis.dilation),
+        pads: g.pair(|axis| axis.pads[0]),
+        groups,
         weights,
         bias: case.words(&channels.bias),
         mantissas: case.words(&channels.mantissas),

@@ -147,6 +147,7 @@ pub fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &[u8]) -> Vec<i32> {
     match op.kind {
         OpKind::Conv2d | OpKind::Conv2dI4 => window::conv2d(&record),
         OpKind::DepthwiseConv2d | OpKind::DepthwiseConv2dI4 => window::depthwise_conv2d(&record),
+        OpKind::ConvTranspose2d | OpKind::ConvTranspose2dI4 => window::conv_transpose2d(&record),
         OpKind::FullyConnected | OpKind::FullyConnectedI4 => matrix::fully_connected(&record),
         OpKind::MatMul => matrix::mat_mul(&record),
         OpKind::Add => elementwise::add(&record),

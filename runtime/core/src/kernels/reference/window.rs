@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::{Record, indices, multiplier};
-use crate::op::{AvgPool2dParams, Conv2dParams, DepthwiseConv2dParams, MaxPool2dParams};
+use crate::op::{AvgPool2dParams, Conv2dParams, ConvTranspose2dParams, DepthwiseConv2dParams, MaxPool2dParams};
 use crate::quant;
 
 /// Position in the input of tap `k` of window `o`, along one axis.
@@ -38,6 +38,55 @@ pub(super) fn conv2d(record: &Record<'_>) -> Vec<i32> {
         quant::requantize(acc as i32, scale, y.zero_point.into(), p.clamp[0], p.clamp[1])
     };
     indices(dims).map(element).collect()
+}
+
+/// The place of every tap of an axis in the packed weights: by `k mod period`, then from the last tap to the first.
+fn packed(kernel: u32, stride: u32, dilation: u32) -> Vec<usize> {
+    // The least distance of two taps whose positions differ by a multiple of the stride.
+    let period = (1..=stride).find(|k| u64::from(*k) * u64::from(dilation) % u64::from(stride) == 0).unwrap_or(1);
+    let mut order: Vec<u32> = (0..kernel).collect();
+    order.sort_by_key(|k| (k % period, kernel - k));
+    (0..kernel).map(|k| order.iter().position(|&other| other == k).unwrap_or(0)).collect()
+}
+
+/// Every tap of every element of the input, scattered onto the output.
+pub(super) fn conv_transpose2d(record: &Record<'_>) -> Vec<i32> {
+    let p: ConvTranspose2dParams = record.weighted();
+    let (x, y) = (record.input(0), record.output());
+    let dims = record.output_dims();
+    let [kernel_h, kernel_w] = p.kernel;
+    let depth = x.dims[3] / p.groups as usize;
+    let weights = record.weights::<ConvTranspose2dParams>(p.weights, (kernel_h * kernel_w) as usize * depth);
+    let (bias, mantissas, shifts) = (record.i32s(p.bias), record.i32s(p.mantissas), record.i8s(p.shifts));
+    let group_outputs = dims[3] / p.groups as usize;
+    let row_places = packed(kernel_h, p.strides[0], p.dilations[0]);
+    let col_places = packed(kernel_w, p.strides[1], p.dilations[1]);
+    let mut sums: Vec<i64> = indices(dims).map(|[.., o]| bias[o]).collect();
+    for [n, iy, ix, c] in indices(x.dims) {
+        let value = x.at([n, iy, ix, c]) - x.zero_point;
+        for ky in 0..kernel_h {
+            for kx in 0..kernel_w {
+                let oy = position(iy, p.strides[0], ky, p.dilations[0], p.pads[0]);
+                let ox = position(ix, p.strides[1], kx, p.dilations[1], p.pads[1]);
+                if !(0..dims[1] as i64).contains(&oy) || !(0..dims[2] as i64).contains(&ox) {
+                    continue;
+                }
+                let group = c / depth;
+                for o in group * group_outputs..(group + 1) * group_outputs {
+                    let row = o * kernel_h as usize + row_places[ky as usize];
+                    let tap = row * kernel_w as usize + col_places[kx as usize];
+                    let place = ((n * dims[1] + oy as usize) * dims[2] + ox as usize) * dims[3] + o;
+                    sums[place] += weights[tap * depth + c % depth] * value;
+                }
+            }
+        }
+    }
+    let finish = |([.., o], acc): ([usize; 4], i64)| {
+        let scale = multiplier(mantissas[o] as i32, shifts[o] as i32);
+        // Sums wrap at 32 bits.
+        quant::requantize(acc as i32, scale, y.zero_point.into(), p.clamp[0], p.clamp[1])
+    };
+    indices(dims).zip(sums).map(finish).collect()
 }
 
 pub(super) fn depthwise_conv2d(record: &Record<'_>) -> Vec<i32> {
