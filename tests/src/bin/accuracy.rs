@@ -135,8 +135,8 @@ fn row(setting: &str, model: &str, choices: &Choices) -> Result<(), Failure> {
         spread(&drops, 2),
         spread(&sqnr("simulation"), 1),
         spread(&sqnr("plan"), 1),
-        peer(model, &config, "by_sqnr")?,
-        peer(model, &config, "by_metric")?,
+        peer(setting, model, &config, "by_sqnr")?,
+        peer(setting, model, &config, "by_metric")?,
         spread(&seconds, 1),
     );
     Ok(())
@@ -219,7 +219,10 @@ fn observer(name: &str) -> Result<Observer, String> {
     }
 }
 
-fn peer(model: &str, config: &Config, by: &str) -> Result<String, Failure> {
+fn peer(setting: &str, model: &str, config: &Config, by: &str) -> Result<String, Failure> {
+    if setting == MIXED {
+        return Ok("—".to_owned());
+    }
     let granularity = if config.per_channel { "per_channel" } else { "per_tensor" };
     let bits = config.bits.to_string();
     let peers: Vec<serde_json::Value> = serde_json::from_str(include_str!("../../data/peers/peers.json"))?;
