@@ -3,7 +3,8 @@
 //! An ONNX file and a plan store every weight in as many bits as its type has. An entropy coder needs about the Shannon
 //! entropy of the weights' histogram ([`shannon_bits`]); [`crate::package`] comes that close. Rounding can lower it:
 //! where two neighbouring levels do about equally well, the more frequent one is cheaper ([`CodeLengths`]; the idea of
-//! pricing integers by a model of their own distribution is that of Girish et al., "SHACIRA", ICCV 2023, section 3).
+//! pricing integers by a model of their own distribution is that of Girish et al., "SHACIRA", ICCV 2023, section 3);
+//! [`crate::round::refine`] does that.
 
 /// No level costs more bits (SHACIRA's bound).
 pub const MAX_BITS: f64 = 50.0;

@@ -200,6 +200,13 @@ pub(super) struct QuantizeArgs {
     /// How weights are rounded [default: search, or gptq with --preset fast]
     #[arg(long, value_enum, help_heading = "Quantization")]
     pub(super) rounding: Option<RoundingArg>,
+    /// Price of a bit per weight in a package, as a share of the error of rounding to nearest: smaller downloads for
+    /// less accuracy; 1 is moderate
+    #[arg(long, value_name = "LAMBDA", default_value_t = 0.0, value_parser = price, help_heading = "Quantization")]
+    pub(super) rate: f64,
+    /// Price of weights whose kurtosis is not a uniform law's 1.8, as a share of the error of rounding to nearest
+    #[arg(long, value_name = "LAMBDA", default_value_t = 0.0, value_parser = price, help_heading = "Quantization")]
+    pub(super) weight_kurtosis: f64,
     /// One scale for each weight tensor instead of one for each output channel
     #[arg(long, help_heading = "Quantization")]
     pub(super) per_tensor: bool,
@@ -576,6 +583,13 @@ fn floor(text: &str) -> Result<Floor, String> {
     }
 }
 
+fn price(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(price) if price.is_finite() && price >= 0.0 => Ok(price),
+        _ => Err("give a number of at least 0, such as 0.1".into()),
+    }
+}
+
 fn percentile(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(percent) if percent > 50.0 && percent <= 100.0 => Ok(percent),
@@ -598,6 +612,14 @@ mod tests {
         assert_eq!(floor("6.5"), Ok(Floor(Some(6.5))));
         assert_eq!(floor("none"), Ok(Floor(None)));
         assert!(floor("low").is_err() && floor("inf").is_err());
+    }
+
+    #[test]
+    fn prices_are_not_negative() {
+        assert_eq!((price("0"), price("0.1")), (Ok(0.0), Ok(0.1)));
+        for wrong in ["-0.1", "inf", "NaN", "much"] {
+            assert!(price(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -59,6 +59,7 @@ fn config(args: &QuantizeArgs) -> Config {
     if let Some(rounding) = args.rounding {
         config.rounding = rounding.rounding();
     }
+    (config.rounding.rate, config.rounding.kurtosis) = (args.rate, args.weight_kurtosis);
     config
 }
 

@@ -62,9 +62,18 @@ pub(super) fn calibrate(
     let chosen = clock.step("choose ranges", 0, |_| make.ranges(config))?;
     let mut judged =
         clock.step("quantize", trial.len(), |advance| make.judge(make.nearest(config, &chosen)?, advance))?;
-    if config.rounding.method != Method::Nearest {
+    let asked = config.rounding.terms().active();
+    if config.rounding.method != Method::Nearest || asked {
         judged = clock.step("round", judged.outcome.layers.len(), |advance| {
             let rounded = make.judge(make.rounded(&judged.outcome, config, advance)?, &|_| ())?;
+            if asked {
+                // Its price was agreed to.
+                let (old, new) = (judged.sqnr_db, rounded.sqnr_db);
+                notes.push(format!(
+                    "rounding by rate or kurtosis: {new:.1} dB on calibration samples, {old:.1} dB with rounding to nearest"
+                ));
+                return Ok(rounded);
+            }
             Ok::<_, Error>(better(judged, rounded, "rounding for the outputs of layers", &mut notes))
         })?;
     }

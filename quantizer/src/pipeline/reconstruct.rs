@@ -2,6 +2,7 @@
 //! it give, so that they make up for part of what those lost.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::patches;
 use super::prefix::{self, Prefix};
@@ -12,7 +13,7 @@ use crate::graph::shape::infer_partial;
 use crate::graph::{Graph, Node, Tensor};
 use crate::parallel::in_parallel;
 use crate::quantize::{self, Bias, Config, Layer, Outcome};
-use crate::round::{Constraints, Moments, Partial, Problem, Rows};
+use crate::round::{self, Constraints, Moments, Partial, Problem, Rows};
 use crate::{passes, qdq};
 
 /// Patches at most for each layer, besides [`PATCHES_PER_INPUT`] for each of its inputs.
@@ -214,14 +215,20 @@ fn round(
         done.layers.insert(target.layer.node.name.clone(), old.clone());
         return;
     }
-    let (mut integers, mut scales) = (Vec::new(), Vec::new());
+    let of_group = |group: usize| group * per_group..(group + 1) * per_group;
+    let mut solved = Vec::with_capacity(groups.len());
     for (group, moments) in groups.iter().enumerate() {
-        let range = group * per_group * depth..(group + 1) * per_group * depth;
-        let problem = Problem::new(&target.layer.weights[range], moments, centred);
-        let limits = Constraints { levels, least_scale: &least[group * per_group..(group + 1) * per_group], per_row };
+        let Range { start, end } = of_group(group);
+        let problem = Problem::new(&target.layer.weights[start * depth..end * depth], moments, centred);
+        let limits = Constraints { levels, least_scale: &least[start..end], per_row };
         let solution = problem.solve(rounding.method, &limits, threads);
-        integers.extend(solution.integers);
-        scales.extend(solution.scales);
+        solved.push(round::Group { problem, limits, solution });
+    }
+    round::refine(&mut solved, &rounding.terms(), threads);
+    let (mut integers, mut scales) = (Vec::new(), Vec::new());
+    for group in solved {
+        integers.extend(group.solution.integers);
+        scales.extend(group.solution.scales);
     }
     if !per_row {
         scales.truncate(1);

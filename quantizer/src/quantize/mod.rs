@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use crate::graph::{DataType, Graph, Tensor};
 use crate::observe::{Levels, Observer, Range, Statistics};
 use crate::qdq::{Container, FloatRanges};
-use crate::round::Method;
+use crate::round::{Method, Terms};
 
 pub(crate) use constants::rounded;
 pub use ranges::{Reader, choose as choose_range, cost as range_cost};
@@ -90,7 +90,7 @@ impl std::str::FromStr for Bits {
 }
 
 /// How weights are rounded layer after layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Rounding {
     /// How integers are found.
     pub method: Method,
@@ -98,11 +98,22 @@ pub struct Rounding {
     pub sequential: bool,
     /// Whether biases take up the shift of the mean (analytic bias correction, Nagel et al. 2019, section 4.2).
     pub bias_correction: bool,
+    /// Price of a bit per weight ([`Terms::rate`]); 0 for none.
+    pub rate: f64,
+    /// Price of the kurtosis of the integers ([`Terms::kurtosis`]); 0 for none.
+    pub kurtosis: f64,
+}
+
+impl Rounding {
+    /// What integers are chosen by, besides the error.
+    pub const fn terms(&self) -> Terms {
+        Terms { rate: self.rate, kurtosis: self.kurtosis }
+    }
 }
 
 impl Default for Rounding {
     fn default() -> Self {
-        Self { method: Method::Search, sequential: true, bias_correction: true }
+        Self { method: Method::Search, sequential: true, bias_correction: true, rate: 0.0, kurtosis: 0.0 }
     }
 }
 
@@ -338,7 +349,10 @@ fn metadata(config: &Config) -> BTreeMap<String, String> {
     let granularity = if config.per_channel { "per channel" } else { "per tensor" };
     let symmetry = if config.activations == ActivationType::Symmetric { "symmetric" } else { "asymmetric" };
     let bits = if config.reduce_range { 7 } else { config.bits.weights.bits() };
-    [
+    let Rounding { rate, kurtosis, .. } = config.rounding;
+    let terms = [("equant.rate", rate), ("equant.weight_kurtosis", kurtosis)];
+    let terms = terms.into_iter().filter(|&(_, price)| price > 0.0).map(|(key, price)| (key, price.to_string()));
+    let always = [
         ("equant.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("equant.observer", config.observer.map_or("layer outputs".to_owned(), |observer| observer.to_string())),
         ("equant.weights", format!("{bits}-bit symmetric {granularity}")),
@@ -346,7 +360,6 @@ fn metadata(config: &Config) -> BTreeMap<String, String> {
             "equant.activations",
             format!("{:?} {symmetry} per tensor", config.activations.dtype(config.bits.activations)).to_lowercase(),
         ),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into()
+    ];
+    always.into_iter().chain(terms).map(|(key, value)| (key.to_owned(), value)).collect()
 }

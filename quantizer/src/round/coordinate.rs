@@ -6,11 +6,11 @@ use super::{Problem, Row};
 use crate::observe::Levels;
 
 /// Sweeps at most between two fits of the scale.
-const SWEEPS: usize = 30;
+pub(super) const SWEEPS: usize = 30;
 /// Inputs up to which pairs are searched: a sweep over pairs costs the square of the inputs.
-const PAIRS: usize = 1024;
+pub(super) const PAIRS: usize = 1024;
 /// Levels up to which pairs are searched: with more, steps are too small for pairs to matter.
-const COARSE: i32 = 64;
+pub(super) const COARSE: i32 = 64;
 
 /// Improves a row; never makes it worse. With `least`, the scale is fitted too (`fits` times, not below `least`).
 pub(super) fn improve(
@@ -42,21 +42,22 @@ fn gain(scale: f64, slope: f64, curvature: f64) -> f64 {
     scale * (scale * curvature - 2.0 * slope.abs())
 }
 
-struct State<'p> {
-    depth: usize,
+/// A row on its way.
+pub(super) struct State<'p> {
+    pub(super) depth: usize,
     gram: &'p [f64],
-    diagonal: Vec<f64>,
+    pub(super) diagonal: Vec<f64>,
     target: &'p [f32],
-    low: i32,
-    high: i32,
-    integers: Vec<i32>,
-    scale: f32,
+    pub(super) low: i32,
+    pub(super) high: i32,
+    pub(super) integers: Vec<i32>,
+    pub(super) scale: f32,
     /// `G (ŵ − w*)`.
-    gradient: Vec<f64>,
+    pub(super) gradient: Vec<f64>,
 }
 
 impl<'p> State<'p> {
-    fn new(problem: &'p Problem, row: usize, start: Row, levels: Levels) -> Self {
+    pub(super) fn new(problem: &'p Problem, row: usize, start: Row, levels: Levels) -> Self {
         let mut state = Self {
             depth: problem.depth,
             gram: &problem.gram,
@@ -72,7 +73,8 @@ impl<'p> State<'p> {
         state
     }
 
-    fn row(&self, i: usize) -> &'p [f64] {
+    /// Row `i` of the Gram matrix.
+    pub(super) fn row(&self, i: usize) -> &'p [f64] {
         &self.gram[i * self.depth..][..self.depth]
     }
 
@@ -84,7 +86,7 @@ impl<'p> State<'p> {
     }
 
     /// Adds `steps` to integer `i`.
-    fn change(&mut self, i: usize, steps: i32) {
+    pub(super) fn change(&mut self, i: usize, steps: i32) {
         self.integers[i] += steps;
         let by = f64::from(steps) * f64::from(self.scale);
         let row = self.row(i);
@@ -167,7 +169,7 @@ impl<'p> State<'p> {
     }
 
     /// The scale with the least error for these integers: `q·G w* / q·G q`. Whether it changed.
-    fn refit(&mut self, least: f32) -> bool {
+    pub(super) fn refit(&mut self, least: f32) -> bool {
         let q: Vec<f64> = self.integers.iter().map(|&q| q.into()).collect();
         let gq: Vec<f64> = (0..self.depth).map(|i| dot(self.row(i), &q)).collect();
         let curvature = dot(&q, &gq);

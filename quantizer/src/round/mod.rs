@@ -8,17 +8,23 @@
 //!
 //! so second moments are all that is needed of the samples: memory does not depend on their number. `G` is damped by a
 //! share of its mean diagonal, towards `w`, against samples that are too few for the number of inputs.
+//!
+//! Integers may be chosen by more than the error: by what they take in an entropy coder and by their kurtosis
+//! ([`refine`]).
 
 mod coordinate;
 mod linalg;
 mod moments;
 mod nearest_plane;
 mod patches;
+mod powers;
+mod priced;
 mod rows;
 mod soft;
 
 pub use moments::{Moments, Partial};
 pub use patches::Patches;
+pub use priced::{Group, Terms, refine};
 pub use rows::Rows;
 pub use soft::{SoftOptions, entropy_weight};
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::graph::{Attr, DataType, Node, Tensor};
+use crate::rate::shannon_bits;
 
 const INT4: Levels = Levels { low: -8, high: 7, symmetric: true };
 
@@ -74,6 +75,79 @@ fn the_reported_error_is_that_of_the_integers() {
 fn the_number_of_threads_changes_nothing() {
     let problem = Problem::new(&weights(9, 30), &moments(30, 300, true), true);
     assert_eq!(solve(&problem, Method::Search, 1), solve(&problem, Method::Search, 4));
+}
+
+/// Two groups of a layer, solved and then refined.
+fn refined(terms: Terms, levels: Levels, per_row: bool, threads: usize) -> Vec<Solution> {
+    let least = vec![0.0; 12];
+    let (w, moments) = (weights(24, 40), moments(40, 400, true));
+    // A sum of three uniform numbers: more weights near zero than far from it.
+    let w: Vec<f32> = (0..w.len()).map(|i| w[i] + w[(i + 7) % w.len()] + w[(i + 31) % w.len()]).collect();
+    let halves = if per_row { w.chunks(12 * 40) } else { w[..12 * 40].chunks(12 * 40) };
+    let mut groups: Vec<Group<'_>> = halves
+        .map(|w| {
+            let problem = Problem::new(w, &moments, true);
+            let limits = Constraints { levels, least_scale: &least, per_row };
+            let solution = problem.solve(Method::Search, &limits, threads);
+            Group { problem, limits, solution }
+        })
+        .collect();
+    refine(&mut groups, &terms, threads);
+    for group in &groups {
+        let rows = group.solution.integers.chunks(40).zip(&group.solution.scales).enumerate();
+        let error: f64 = rows.map(|(row, (integers, &scale))| group.problem.error(row, integers, scale)).sum();
+        assert!((group.solution.error - error).abs() <= 1e-4 * error, "{} {error}", group.solution.error);
+    }
+    groups.into_iter().map(|group| group.solution).collect()
+}
+
+fn integers(solutions: &[Solution]) -> Vec<i32> {
+    solutions.iter().flat_map(|solution| solution.integers.clone()).collect()
+}
+
+#[test]
+fn a_price_of_bits_buys_fewer_bits() {
+    for (levels, per_row) in [(INT4, true), (INT4, false), (Levels::I8, true)] {
+        let at = |rate: f64| {
+            let solutions = refined(Terms { rate, ..Terms::default() }, levels, per_row, 1);
+            let integers = integers(&solutions);
+            assert!(integers.iter().all(|q| (levels.low..=levels.high).contains(q)));
+            (shannon_bits(&integers), solutions.iter().map(|solution| solution.error).sum::<f64>())
+        };
+        let curve: Vec<(f64, f64)> = [0.0, 0.3, 1.0, 2.0].map(at).to_vec();
+        assert!(curve.windows(2).all(|two| two[1].0 <= two[0].0), "{curve:?}");
+        assert!(curve[3].0 < curve[2].0 && curve[2].0 < curve[1].0 - 0.1, "{curve:?}");
+        // A search from elsewhere may end a little lower.
+        assert!(curve.windows(2).all(|two| two[1].1 > 0.99 * two[0].1), "{curve:?}");
+        assert!(curve[2].1 > curve[0].1 && curve[2].1 < 2.0 * curve[0].1, "{curve:?}");
+    }
+}
+
+#[test]
+fn a_price_of_kurtosis_flattens_the_integers() {
+    for per_row in [true, false] {
+        let gaps = |strength: f64| {
+            let integers = integers(&refined(Terms { kurtosis: strength, rate: 0.0 }, INT4, per_row, 1));
+            let of = |row: &[i32]| crate::metrics::Moments::of_iter(row.iter().map(|&q| q as f32)).kurtosis() - 1.8;
+            let parts = integers.chunks(if per_row { 40 } else { integers.len() });
+            parts.map(|row| of(row).abs()).sum::<f64>()
+        };
+        let curve = [0.0, 1.0, 10.0].map(gaps);
+        assert!(curve[1] < 0.9 * curve[0] && curve[2] < curve[1], "{curve:?}");
+    }
+}
+
+#[test]
+fn terms_of_no_weight_change_nothing_and_threads_neither() {
+    assert_eq!(refined(Terms::default(), INT4, true, 1)[0], {
+        let w = weights(24, 40);
+        let w: Vec<f32> = (0..12 * 40).map(|i| w[i] + w[(i + 7) % w.len()] + w[(i + 31) % w.len()]).collect();
+        solve(&Problem::new(&w, &moments(40, 400, true), true), Method::Search, 1)
+    });
+    for per_row in [true, false] {
+        let terms = Terms { rate: 0.2, kurtosis: 0.2 };
+        assert_eq!(refined(terms, INT4, per_row, 1), refined(terms, INT4, per_row, 4));
+    }
 }
 
 #[test]

@@ -3,12 +3,12 @@
 //! `cargo run --release -p equant-tests --bin accuracy [MODEL...] [--setting W4A8|W8A8:per-tensor...] [OPTIONS]`.
 //!
 //! `--seeds 3` repeats each row with the calibration samples in other orders (and so other halves for what is held out; the
-//! defaults use no other randomness) and prints means with the lowest and highest. `--preset`, `--rounding` and
-//! `--observer` change the method, the `--no-…` options leave an ingredient out. The setting `mixed` deals out 4 and 8
-//! bits within three quarters of what 8-bit weights take, and prints what each way of dealing them out reached. The peers' figures
-//! (`tests/data/peers/peers.json`) are the best SQNR and the best metric that any method of ONNX Runtime, AIMET, NNCF,
-//! Quark, ModelOpt or ONNX Neural Compressor reached on the same models and data, chosen by the test metric, in their
-//! favour.
+//! defaults use no other randomness) and prints means with the lowest and highest. `--preset`, `--rounding`, `--observer`,
+//! `--rate` and `--weight-kurtosis` change the method, the `--no-…` options leave an ingredient out. The setting `mixed`
+//! deals out 4 and 8 bits within three quarters of what 8-bit weights take, and prints what each way of dealing them out
+//! reached. The peers' figures (`tests/data/peers/peers.json`) are the best SQNR and the best metric that any method of
+//! ONNX Runtime, AIMET, NNCF, Quark, ModelOpt or ONNX Neural Compressor reached on the same models and data, chosen by the
+//! test metric, in their favour.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -75,6 +75,8 @@ fn table(mut args: impl Iterator<Item = String>) -> Result<(), Failure> {
             "--observer" => config.observer = Some(observer(&value()?)?),
             "--float-prefix" => config.rounding.sequential = false,
             "--no-bias-correction" => config.rounding.bias_correction = false,
+            "--rate" => config.rounding.rate = value()?.parse()?,
+            "--weight-kurtosis" => config.rounding.kurtosis = value()?.parse()?,
             "--no-equalize" => config.equalize = false,
             "--no-floor" => choices.floor_db = None,
             "--tune" => choices.tune = true,
