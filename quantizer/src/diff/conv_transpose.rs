@@ -13,7 +13,8 @@ pub(super) struct ConvTranspose {
 }
 
 impl ConvTranspose {
-    /// Output channels.
+    /// Output channels: inputs of the convolution that runs the other way.
+    #[allow(clippy::misnamed_getters)]
     pub(super) fn outputs(&self) -> usize {
         self.reverse.inputs
     }

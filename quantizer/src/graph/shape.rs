@@ -689,7 +689,7 @@ mod tests {
         };
         let ints = |values: &[i64]| Attr::Ints(values.to_vec());
         let two = ("strides", ints(&[2]));
-        assert_eq!(window(&[two.clone()], 4, 3), Ok((9, 0, 0)));
+        assert_eq!(window(std::slice::from_ref(&two), 4, 3), Ok((9, 0, 0)));
         assert_eq!(
             window(&[two.clone(), ("pads", ints(&[1, 1])), ("output_padding", ints(&[1]))], 4, 3),
             Ok((8, 1, 1))

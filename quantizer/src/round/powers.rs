@@ -71,9 +71,9 @@ mod tests {
     fn sums_that_follow_changes_give_the_kurtosis_of_the_integers() {
         let mut integers: Vec<i32> = (0..500).map(|i| (i * i * 7 + i) % 255 - 127).collect();
         let mut powers = Powers::of(&integers);
-        for i in 0..250 {
-            powers = powers.moved(integers[i], i as i32 % 16 - 3);
-            integers[i] = i as i32 % 16 - 3;
+        for (i, integer) in integers.iter_mut().take(250).enumerate() {
+            powers = powers.moved(*integer, i as i32 % 16 - 3);
+            *integer = i as i32 % 16 - 3;
         }
         let direct = Moments::of_iter(integers.iter().map(|&q| q as f32)).kurtosis();
         assert!((powers.kurtosis().unwrap() - direct).abs() < 1e-9 * direct);
