@@ -6,8 +6,8 @@ use std::process::Command;
 use equant_tests::models::{first_samples, model_path, quantized_graph, samples_path};
 
 /// Peak memory of `equant quantize` in KiB.
-fn peak_kib(samples: &Path, out: &Path) -> u64 {
-    let mut command = Command::new(program());
+fn peak_kib(program: &Path, samples: &Path, out: &Path) -> u64 {
+    let mut command = Command::new(program);
     command.args(["--quiet", "quantize"]).arg(model_path("dscnn")).arg("--calib").arg(samples);
     command.args(["--threads", "2", "-o"]).arg(out);
     equant_tests::peak::of(command)
@@ -35,14 +35,14 @@ fn ten_times_the_samples_take_the_same_memory() {
         println!("skipped: peak memory: this system has no /proc");
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
+    let (program, folder) = (program(), tempfile::tempdir().unwrap());
     let graph = quantized_graph(&std::fs::read(model_path("dscnn")).unwrap());
     let all = first_samples(&samples_path("dscnn", "test10k"), &graph, 5000);
     let peaks = [512usize, 5000].map(|count| {
         let file = folder.path().join(format!("{count}.npy"));
         equant_tests::npy::write(&file, &[count as u64, 1, 28, 28], &all.inputs[0][..count * 784]);
         // What threads happen to hold at the same time varies by a few percent from run to run; it only ever adds.
-        (0..RUNS).map(|_| peak_kib(&file, &folder.path().join(format!("out{count}")))).min().expect("a run")
+        (0..RUNS).map(|_| peak_kib(&program, &file, &folder.path().join(format!("out{count}")))).min().expect("a run")
     });
     println!("peak memory: {} KiB with 512 samples, {} KiB with 5,000", peaks[0], peaks[1]);
     assert!(peaks[0] > 1000, "a peak was read");
