@@ -14,6 +14,11 @@ impl Random {
         Self(Pcg32::seed_from_u64(seed))
     }
 
+    /// The source for a seed and a place (such as a step and a sample), unlike those of other places.
+    pub fn at(seed: u64, place: [u64; 2]) -> Self {
+        Self::new(place.into_iter().fold(seed, |seed, part| Self::new(seed).bits() ^ part))
+    }
+
     /// Any number of 64 bits: a seed for another source.
     pub fn bits(&mut self) -> u64 {
         self.0.next_u64()
@@ -28,6 +33,15 @@ impl Random {
     pub fn below(&mut self, count: usize) -> usize {
         // The bias of the product is below 2^−32 for any count that occurs.
         ((u128::from(self.bits()) * count as u128) >> 64) as usize
+    }
+
+    /// The numbers below `count` in random order.
+    pub fn permutation(&mut self, count: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..count).collect();
+        for i in (1..count).rev() {
+            order.swap(i, self.below(i + 1));
+        }
+        order
     }
 
     /// True with this probability.
@@ -55,6 +69,17 @@ mod tests {
         };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
+        let bits = |place| Random::at(7, place).bits();
+        assert_eq!(bits([1, 2]), bits([1, 2]));
+        assert!(bits([1, 2]) != bits([2, 1]) && bits([1, 2]) != bits([1, 3]));
+    }
+
+    #[test]
+    fn permutations_hold_every_number_once() {
+        let order = Random::new(3).permutation(100);
+        assert_ne!(order, (0..100).collect::<Vec<_>>());
+        assert_eq!(order.into_iter().collect::<std::collections::BTreeSet<_>>(), (0..100).collect());
+        assert!(Random::new(3).permutation(0).is_empty());
     }
 
     #[test]

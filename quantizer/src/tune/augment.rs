@@ -1,6 +1,6 @@
 //! Variations of samples. They need no labels: the float model says what the outputs should be.
 
-use super::random::Random;
+use crate::random::Random;
 
 /// What is done to each sample, at random.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
@@ -26,11 +26,11 @@ impl Augment {
     /// Varies one sample of shape `[_, C, H, W]`; other shapes are only mixed. `other` is the sample to mix with.
     pub(super) fn apply(&self, sample: &[f32], other: &[f32], shape: &[usize], random: &mut Random) -> Vec<f32> {
         let first = self.place(sample, shape, random);
-        if random.unit() >= self.mix {
+        if random.uniform() as f32 >= self.mix {
             return first;
         }
         let second = self.place(other, shape, random);
-        let share = random.unit();
+        let share = random.uniform() as f32;
         first.iter().zip(&second).map(|(a, b)| share * a + (1.0 - share) * b).collect()
     }
 

@@ -67,12 +67,12 @@ impl<'x> Distribution<'x> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tune::random::Random;
+    use crate::random::Random;
 
     fn normal(count: usize) -> Vec<f64> {
-        let mut random = Random::new(5, [0, 0]);
+        let mut random = Random::at(5, [0, 0]);
         // The sum of twelve uniform numbers is close to normal.
-        (0..count).map(|_| (0..12).map(|_| f64::from(random.unit())).sum::<f64>() - 6.0).collect()
+        (0..count).map(|_| (0..12).map(|_| random.uniform()).sum::<f64>() - 6.0).collect()
     }
 
     #[test]

@@ -16,7 +16,6 @@ mod loss;
 mod objective;
 mod options;
 mod parameters;
-mod random;
 mod report;
 mod samples;
 mod schedule;

@@ -4,12 +4,12 @@ use candle_core::Tensor as Value;
 
 use super::loss::{Distil, Kurtosis, Squares, Tempering};
 use super::options::Options;
-use super::random::Random;
 use super::report::{Distance, Sums};
 use super::samples::Memory;
 use super::shards::in_parallel;
 use crate::diff::{Drop, Error, Leaves, Program, Quantization, Span, to_vec};
 use crate::metrics::argmax;
+use crate::random::Random;
 
 /// Elements of the largest value of one shard: what is computed together stays in a core's cache, and candle's own loops
 /// on one thread.
@@ -122,7 +122,7 @@ impl<'a> Objective<'a> {
         let shards: Vec<&[usize]> = batch.chunks(self.shard).collect();
         let parts = in_parallel(shards.len(), self.options.threads, |i| {
             let share = (drop.clamp(0.0, 1.0) * f64::from(u32::MAX)) as u32;
-            let seed = Random::new(self.options.seed, [step as u64, !(i as u64)]).next() as u32;
+            let seed = Random::at(self.options.seed, [step as u64, !(i as u64)]).bits() as u32;
             let drop = (share > 0).then_some(Drop { seed, share });
             self.shard(leaves, shards[i], batch.len(), aim, step, drop)
         });
@@ -232,7 +232,7 @@ impl<'a> Objective<'a> {
         let of = |(input, shape): (usize, &[usize])| -> Vec<f32> {
             let varied = indices.iter().flat_map(|&index| {
                 // The same for every input.
-                let mut random = Random::new(self.options.seed, [step as u64, index as u64]);
+                let mut random = Random::at(self.options.seed, [step as u64, index as u64]);
                 let other = train[random.below(train.len())];
                 let (sample, other) = (self.memory.sample(input, index), self.memory.sample(input, other));
                 self.options.augment.apply(sample, other, shape, &mut random)

@@ -2,8 +2,8 @@
 
 use super::Error;
 use super::options::{LEAST_SAMPLES, MOST_SAMPLES};
-use super::random::Random;
 use crate::data::{Batch, Samples};
+use crate::random::Random;
 
 /// Samples read together.
 const READ: usize = 64;
@@ -36,7 +36,7 @@ impl Memory {
                 all.extend(part);
             }
         }
-        let mut order = Random::new(seed, [0, 0]).permutation(count);
+        let mut order = Random::at(seed, [0, 0]).permutation(count);
         // At least a batch's worth on either side.
         let held = (count as f64 * held_out.clamp(0.0, 1.0)) as usize;
         let train = order.split_off(held.clamp(LEAST_SAMPLES / 4, count - LEAST_SAMPLES / 4));

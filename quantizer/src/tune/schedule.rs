@@ -6,10 +6,10 @@ use super::adam::{Adam, cosine};
 use super::objective::{Aim, Objective};
 use super::options::{Options, Rounding};
 use super::parameters::{Parameters, Regularizers, Rendering, Space};
-use super::random::Random;
 use super::report::{Distance, Look};
 use super::samples::Memory;
 use crate::diff::{Error, Program, Span};
+use crate::random::Random;
 
 /// Steps that may fail (a loss or gradient that is no number) before tuning stops.
 const FAILURES: usize = 3;
@@ -202,7 +202,7 @@ impl<'a> Run<'a> {
         let train = &self.memory.train;
         let size = self.options.batch.clamp(1, train.len());
         if self.queue.len() < size {
-            let order = Random::new(self.options.seed, [1, self.steps as u64]).permutation(train.len());
+            let order = Random::at(self.options.seed, [1, self.steps as u64]).permutation(train.len());
             self.queue.extend(order.into_iter().map(|i| train[i]));
         }
         self.queue.drain(..size).collect()

@@ -10,8 +10,8 @@ use crate::observe::Statistics;
 use crate::quantize::{self, Bits, Config};
 
 fn noise(count: usize, seed: u64) -> Vec<f32> {
-    let mut random = random::Random::new(seed, [0, 0]);
-    (0..count).map(|_| (0..6).map(|_| random.unit()).sum::<f32>() - 3.0).collect()
+    let mut random = crate::random::Random::at(seed, [0, 0]);
+    (0..count).map(|_| (0..6).map(|_| random.uniform() as f32).sum::<f32>() - 3.0).collect()
 }
 
 fn value(name: &str, shape: &[usize]) -> ValueInfo {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use equant::graph::{Attr, DataType, Dim, Graph, Node, Tensor, ValueInfo};
 use equant::onnx;
+use equant::random::Random;
 use equant_tests::npy;
 
 /// Expansion, channels, blocks, stride.
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
     };
     let samples = args.next().and_then(|n| n.parse().ok()).unwrap_or(512);
     let folder = Path::new(&folder);
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let written = std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(folder.join("mobilenet_v2.onnx"), onnx::to_bytes(&model(&mut random))));
     if let Err(error) = written {
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
 
 fn plane(random: &mut Random) -> Vec<f32> {
     let waves: Vec<[f32; 4]> = (0..4)
-        .map(|_| [random.uniform(), 0.1 * random.uniform(), 0.1 * random.uniform(), 3.0 * random.uniform()])
+        .map(|_| [uniform(random), 0.1 * uniform(random), 0.1 * uniform(random), 3.0 * uniform(random)])
         .collect();
     let at = |x: f32, y: f32| waves.iter().map(|[a, u, v, phase]| a * (u * x + v * y + phase).sin()).sum();
     (0..224 * 224).map(|i| at((i % 224) as f32, (i / 224) as f32)).collect()
@@ -71,7 +72,7 @@ fn model(random: &mut Random) -> Graph {
     net.node("GlobalAveragePool", &[&value], &[]);
     let value = net.value.clone();
     net.node("Flatten", &[&value], &[]);
-    let tensor = net.random.tensor(&[1000, 1280], 1280);
+    let tensor = weights(net.random, &[1000, 1280], 1280);
     net.constant("fc.weight", tensor);
     net.constant("fc.bias", Tensor::from_f32(&[1000], &vec![0.0; 1000]));
     let value = net.value.clone();
@@ -109,9 +110,9 @@ impl Net<'_> {
         let stem = format!("conv{}", self.graph.nodes.len());
         let (weight, bias) = (format!("{stem}.weight"), format!("{stem}.bias"));
         let depth = input / groups * kernel * kernel;
-        let tensor = self.random.tensor(&[output, input / groups, kernel, kernel], depth);
+        let tensor = weights(self.random, &[output, input / groups, kernel, kernel], depth);
         self.constant(&weight, tensor);
-        let values: Vec<f32> = (0..output).map(|_| 0.2 * self.random.uniform()).collect();
+        let values: Vec<f32> = (0..output).map(|_| 0.2 * uniform(self.random)).collect();
         self.constant(&bias, Tensor::from_f32(&[output], &values));
         let value = self.value.clone();
         let pad = (kernel / 2) as i64;
@@ -132,22 +133,14 @@ impl Net<'_> {
     }
 }
 
-/// xorshift64*.
-struct Random(u64);
+/// In [−1, 1).
+fn uniform(random: &mut Random) -> f32 {
+    2.0 * random.uniform() as f32 - 1.0
+}
 
-impl Random {
-    /// In [−1, 1).
-    fn uniform(&mut self) -> f32 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 40) as f32 / (1u32 << 23) as f32 - 1.0
-    }
-
-    /// Variance 2 / depth, as for layers with Relu (He et al. 2015).
-    fn tensor(&mut self, shape: &[usize], depth: usize) -> Tensor {
-        let scale = (6.0 / depth as f32).sqrt();
-        let values: Vec<f32> = (0..shape.iter().product()).map(|_| scale * self.uniform()).collect();
-        Tensor::from_f32(shape, &values)
-    }
+/// Variance 2 / depth, as for layers with Relu (He et al. 2015).
+fn weights(random: &mut Random, shape: &[usize], depth: usize) -> Tensor {
+    let scale = (6.0 / depth as f32).sqrt();
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| scale * uniform(random)).collect();
+    Tensor::from_f32(shape, &values)
 }
