@@ -262,7 +262,7 @@ pub(super) struct InspectArgs {
     pub(super) sensitivity: bool,
     /// Widths of weights and activations to rank by
     #[arg(long, value_name = "wNaN", value_delimiter = ',', default_value = "w8a8,w4a8", requires = "sensitivity")]
-    pub(super) bits: Vec<sensitivity::Bits>,
+    pub(super) bits: Vec<sensitivity::Widths>,
     /// Draw the measured ranking, at the last of the widths
     #[arg(long, value_name = "FILE.svg", requires = "sensitivity")]
     pub(super) plot: Option<PathBuf>,

@@ -15,7 +15,7 @@ use crate::observe::Observer;
 use crate::pipeline::{self, Progress as _};
 use crate::report::numbers::{count, real};
 use crate::report::plots;
-use crate::sensitivity::{self, Bits, Judge, Layer, LayerDamage, Nearest};
+use crate::sensitivity::{self, Judge, Layer, LayerDamage, Nearest, Widths};
 use crate::{exec, files};
 
 /// Samples used when nobody says how many: the ranking settles early, and every layer is run over them.
@@ -38,7 +38,7 @@ pub(super) struct Ranking {
 
 #[derive(Serialize)]
 struct Agreement {
-    bits: Bits,
+    bits: Widths,
     /// Spearman's rank correlation; `None` for fewer than two layers.
     spearman: Option<f64>,
 }
@@ -47,7 +47,7 @@ struct Agreement {
 pub(super) fn rank(
     model: &Model,
     samples: &Samples,
-    bits: &[Bits],
+    bits: &[Widths],
     args: &ExecArgs,
     output: &Output,
 ) -> Result<Ranking, Failure> {

@@ -50,13 +50,13 @@ pub fn front(points: &[Point], others: &[(&str, &Allocation)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sensitivity::Bits;
+    use crate::sensitivity::Widths;
 
     #[test]
     fn layers_that_mind_are_tall() {
         let layer = |node: &str, measured| LayerDamage {
             node: node.into(),
-            bits: Bits::W4A8,
+            bits: Widths::W4A8,
             local: measured,
             predicted: measured,
             measured,

@@ -30,8 +30,7 @@ pub struct Layer {
 pub fn layers(graph: &Graph) -> Vec<Layer> {
     let types = infer_partial(graph, 1).types;
     let layer = |(index, node): (usize, &Node)| {
-        let linear = matches!(node.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm" | "MatMul");
-        let weights = node.input(1).filter(|_| linear && node.domain.is_empty())?;
+        let weights = node.input(1).filter(|_| node.is_linear())?;
         let tensor = graph.initializers.get(weights)?;
         let data = node.input(0).filter(|input| !graph.initializers.contains_key(*input));
         data.map(|_| Layer {
@@ -46,16 +45,16 @@ pub fn layers(graph: &Graph) -> Vec<Layer> {
     graph.nodes.iter().enumerate().filter_map(layer).collect()
 }
 
-/// Bits of a layer's weights and of its input; written `w4a8`. [`Bits::FLOAT`] bits are no quantization.
+/// Widths of a layer's weights and of its input, also those that no target has; written `w4a8`. [`Widths::FLOAT`] bits are no quantization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Bits {
-    /// Of the weights: 2 to 8, or [`Bits::FLOAT`].
+pub struct Widths {
+    /// Of the weights: 2 to 8, or [`Widths::FLOAT`].
     pub weights: u32,
-    /// Of the input: 2 to 8, or [`Bits::FLOAT`].
+    /// Of the input: 2 to 8, or [`Widths::FLOAT`].
     pub activations: u32,
 }
 
-impl Bits {
+impl Widths {
     /// Stands for float.
     pub const FLOAT: u32 = 32;
 
@@ -69,19 +68,19 @@ impl Bits {
     /// # Errors
     ///
     /// A width is neither 2 to 8 nor 32.
-    pub fn new(weights: u32, activations: u32) -> Result<Self, BitsError> {
+    pub fn new(weights: u32, activations: u32) -> Result<Self, WidthsError> {
         let known = |bits: u32| (2..=8).contains(&bits) || bits == Self::FLOAT;
-        if known(weights) && known(activations) { Ok(Self { weights, activations }) } else { Err(BitsError) }
+        if known(weights) && known(activations) { Ok(Self { weights, activations }) } else { Err(WidthsError) }
     }
 }
 
-impl fmt::Display for Bits {
+impl fmt::Display for Widths {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "w{}a{}", self.weights, self.activations)
     }
 }
 
-impl Serialize for Bits {
+impl Serialize for Widths {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -90,14 +89,14 @@ impl Serialize for Bits {
 /// A text that names no widths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("write w4a8 for weights of 4 bits and activations of 8; 2 to 8, or 32 for float")]
-pub struct BitsError;
+pub struct WidthsError;
 
-impl FromStr for Bits {
-    type Err = BitsError;
+impl FromStr for Widths {
+    type Err = WidthsError;
 
-    fn from_str(text: &str) -> Result<Self, BitsError> {
-        let (weights, activations) = text.strip_prefix('w').and_then(|rest| rest.split_once('a')).ok_or(BitsError)?;
-        let number = |text: &str| text.parse().map_err(|_| BitsError);
+    fn from_str(text: &str) -> Result<Self, WidthsError> {
+        let (weights, activations) = text.strip_prefix('w').and_then(|rest| rest.split_once('a')).ok_or(WidthsError)?;
+        let number = |text: &str| text.parse().map_err(|_| WidthsError);
         Self::new(number(weights)?, number(activations)?)
     }
 }
@@ -109,10 +108,10 @@ mod tests {
     #[test]
     fn widths_are_written_and_read() {
         for text in ["w8a8", "w4a8", "w2a32", "w32a3"] {
-            assert_eq!(text.parse::<Bits>().expect("widths").to_string(), text);
+            assert_eq!(text.parse::<Widths>().expect("widths").to_string(), text);
         }
         for wrong in ["", "w8", "8a8", "w1a8", "w9a8", "w8a16", "wa", "w8a8a8", "w-4a8"] {
-            assert_eq!(wrong.parse::<Bits>(), Err(BitsError), "{wrong}");
+            assert_eq!(wrong.parse::<Widths>(), Err(WidthsError), "{wrong}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Damage measured at the outputs of the model.
 
-use super::{Bits, Layer, Rounding};
+use super::{Layer, Rounding, Widths};
 use crate::data::{Batch, Samples};
 use crate::exec::{self, BATCH, Backend};
 use crate::graph::{Graph, Node, Tensor};
@@ -68,7 +68,7 @@ impl<'a> Judge<'a> {
     /// # Errors
     ///
     /// The first error of the samples or the executor.
-    pub fn damage(&self, choices: &[(usize, Bits)]) -> Result<f64, exec::Error> {
+    pub fn damage(&self, choices: &[(usize, Widths)]) -> Result<f64, exec::Error> {
         let mut graph = self.graph.clone();
         for &(layer, bits) in choices {
             if let Some(layer) = self.layers.get(layer) {
@@ -111,16 +111,16 @@ fn output_names(graph: &Graph) -> Vec<String> {
 
 /// Quantizes one layer of a float graph, in float operators: new weights for this node alone, and rounding between its
 /// input and it. New nodes are added at the end.
-fn quantize(graph: &mut Graph, layer: &Layer, bits: Bits, rounding: &dyn Rounding) {
+fn quantize(graph: &mut Graph, layer: &Layer, bits: Widths, rounding: &dyn Rounding) {
     let Some(node) = graph.nodes.get(layer.index).cloned() else { return };
-    if bits.weights != Bits::FLOAT
+    if bits.weights != Widths::FLOAT
         && let Some(weights) = graph.initializers.get(&layer.weights)
     {
         let shape = weights.shape.clone();
         let rounded = rounding.weights(&node, weights, bits.weights).values;
         replace_weights(graph, layer, &shape, &rounded);
     }
-    let input = node.input(0).filter(|_| bits.activations != Bits::FLOAT);
+    let input = node.input(0).filter(|_| bits.activations != Widths::FLOAT);
     if let Some((input, rounded)) = input.and_then(|input| Some((input, rounding.activation(input, bits.activations)?)))
     {
         let stem = format!("{}_input", layer.node);

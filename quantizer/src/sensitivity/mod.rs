@@ -24,7 +24,7 @@ mod rounding;
 mod tests;
 
 pub use energy::{Energy, energies};
-pub use layers::{Bits, BitsError, Layer, layers};
+pub use layers::{Layer, Widths, WidthsError, layers};
 pub use measure::Judge;
 pub use noise::{NoiseLaw, NoiseProbe};
 pub use predict::{NoiseModel, Prediction, activation_noise, predict, weight_noise};

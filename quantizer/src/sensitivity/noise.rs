@@ -1,7 +1,7 @@
 //! Noise in the place of rounding.
 
 use super::measure::replace_weights;
-use super::{Bits, Judge, Layer, NoiseModel};
+use super::{Judge, Layer, NoiseModel, Widths};
 use crate::exec;
 use crate::graph::shape::infer_partial;
 use crate::graph::{Graph, Node, Tensor};
@@ -35,7 +35,7 @@ impl NoiseLaw {
 pub struct NoiseProbe<'j, 'a> {
     judge: &'j Judge<'a>,
     /// For each layer, what its options are.
-    options: Vec<Vec<Bits>>,
+    options: Vec<Vec<Widths>>,
     law: NoiseLaw,
     /// For each layer and option, the step of each output channel, and that of the input.
     steps: Vec<Vec<(Vec<f64>, f64)>>,
@@ -45,16 +45,16 @@ pub struct NoiseProbe<'j, 'a> {
 
 impl<'j, 'a> NoiseProbe<'j, 'a> {
     /// With these options for each of the judge's layers.
-    pub fn new(judge: &'j Judge<'a>, options: &[Vec<Bits>], law: NoiseLaw, model: NoiseModel) -> Self {
+    pub fn new(judge: &'j Judge<'a>, options: &[Vec<Widths>], law: NoiseLaw, model: NoiseModel) -> Self {
         let graph = judge.graph();
         let types = infer_partial(graph, 1).types;
         let (mut steps, mut inputs) = (Vec::new(), Vec::new());
         for (layer, options) in judge.layers().iter().zip(options) {
             let node = graph.nodes.get(layer.index);
             let input = node.and_then(|node| node.input(0)).unwrap_or_default();
-            let of = |bits: &Bits| {
+            let of = |bits: &Widths| {
                 let weights = match (bits.weights, node.zip(graph.initializers.get(&layer.weights))) {
-                    (Bits::FLOAT, _) | (_, None) => Vec::new(),
+                    (Widths::FLOAT, _) | (_, None) => Vec::new(),
                     (width, Some((node, weights))) => {
                         let rounded = judge.rounding().weights(node, weights, width);
                         let variances = model.variances(node, weights, &rounded);
@@ -62,7 +62,7 @@ impl<'j, 'a> NoiseProbe<'j, 'a> {
                     }
                 };
                 let activation = match bits.activations {
-                    Bits::FLOAT => 0.0,
+                    Widths::FLOAT => 0.0,
                     width => judge.rounding().activation(input, width).map_or(0.0, |a| libm::sqrt(12.0 * a.noise)),
                 };
                 (weights, activation)
@@ -74,7 +74,7 @@ impl<'j, 'a> NoiseProbe<'j, 'a> {
     }
 
     /// The options of each layer.
-    pub fn options(&self) -> &[Vec<Bits>] {
+    pub fn options(&self) -> &[Vec<Widths>] {
         &self.options
     }
 

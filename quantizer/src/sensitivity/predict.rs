@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Bits, Energy, Layer, RoundedWeights, Rounding};
+use super::{Energy, Layer, RoundedWeights, Rounding, Widths};
 use crate::graph::{Graph, Node, Tensor};
 use crate::quantize::channel_axis;
 
@@ -67,18 +67,18 @@ pub fn predict(
     layer: &Layer,
     energy: &Energy,
     rounding: &dyn Rounding,
-    bits: Bits,
+    bits: Widths,
     model: NoiseModel,
 ) -> Prediction {
     let node = graph.nodes.get(layer.index);
     let Some((node, weights)) = node.zip(graph.initializers.get(&layer.weights)) else { return Prediction::default() };
     let channels = output_channels(node, weights, energy.patches.len());
     let mut prediction = Prediction { signal: energy.output, ..Prediction::default() };
-    if bits.weights != Bits::FLOAT {
+    if bits.weights != Widths::FLOAT {
         let variances = model.variances(node, weights, &rounding.weights(node, weights, bits.weights));
         prediction.weights = weight_noise(&variances, &energy.patches, channels);
     }
-    if bits.activations != Bits::FLOAT {
+    if bits.activations != Widths::FLOAT {
         let noise =
             node.input(0).and_then(|value| rounding.activation(value, bits.activations)).map_or(0.0, |a| a.noise);
         let positions = energy.elements / channels.max(1) as f64;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Bits, Energy, Judge, NoiseLaw, NoiseModel, NoiseProbe, predict};
+use super::{Energy, Judge, NoiseLaw, NoiseModel, NoiseProbe, Widths, predict};
 use crate::exec;
 
 /// How the noise of one layer reaches the outputs: noise power there, relative to their signal power, for each unit of
@@ -29,7 +29,7 @@ pub fn gains(
 ) -> Result<Vec<Gain>, exec::Error> {
     // Few enough bits to be seen, enough for noise to be as small as the model has it.
     let (weights, activations) =
-        (Bits { weights: 6, activations: Bits::FLOAT }, Bits { weights: Bits::FLOAT, activations: 6 });
+        (Widths { weights: 6, activations: Widths::FLOAT }, Widths { weights: Widths::FLOAT, activations: 6 });
     let options = vec![vec![weights, activations]; energies.len()];
     let probe = NoiseProbe::new(judge, &options, NoiseLaw::Uniform, NoiseModel::Error);
     let mut gains = Vec::with_capacity(energies.len());
@@ -59,7 +59,7 @@ pub struct LayerDamage {
     /// The layer's node.
     pub node: String,
     /// The widths.
-    pub bits: Bits,
+    pub bits: Widths,
     /// Predicted noise power at the layer's output, relative to its signal power.
     pub local: f64,
     /// Predicted noise power at the model's outputs, relative to their signal power.
@@ -78,7 +78,7 @@ pub fn rank(
     judge: &Judge<'_>,
     energies: &[Energy],
     gains: &[Gain],
-    bits: &[Bits],
+    bits: &[Widths],
     advance: &dyn Fn(usize),
 ) -> Result<Vec<LayerDamage>, exec::Error> {
     let mut ranking = Vec::with_capacity(energies.len() * bits.len());

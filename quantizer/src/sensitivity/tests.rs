@@ -55,14 +55,14 @@ fn statistics(graph: &Graph, layers: &[Layer], samples: &Samples) -> BTreeMap<St
 }
 
 /// Predicted and measured damage of the only layer of a graph at each width.
-fn both(graph: &Graph, samples: &Samples, bits: &[Bits], model: NoiseModel) -> Vec<(f64, f64)> {
+fn both(graph: &Graph, samples: &Samples, bits: &[Widths], model: NoiseModel) -> Vec<(f64, f64)> {
     let layers = layers(graph);
     assert_eq!(layers.len(), 1);
     let statistics = statistics(graph, &layers, samples);
     let nearest = Nearest { statistics: &statistics, observer: Observer::MinMax };
     let energies = energies(graph, &layers, samples, Backend::Tract, 2, &|_| {}).expect("energies");
     let judge = Judge::new(graph, &layers, &nearest, samples, Backend::Tract, 2).expect("a judge");
-    let predicted = |&bits: &Bits| {
+    let predicted = |&bits: &Widths| {
         let signal = energies[0].output;
         let noise = predict(graph, &layers[0], &energies[0], &nearest, bits, model);
         assert_eq!(noise.signal, signal);
@@ -71,8 +71,8 @@ fn both(graph: &Graph, samples: &Samples, bits: &[Bits], model: NoiseModel) -> V
     bits.iter().map(predicted).collect()
 }
 
-fn widths(bits: impl IntoIterator<Item = u32>, activations: bool) -> Vec<Bits> {
-    let of = |bits| if activations { Bits::new(Bits::FLOAT, bits) } else { Bits::new(bits, Bits::FLOAT) };
+fn widths(bits: impl IntoIterator<Item = u32>, activations: bool) -> Vec<Widths> {
+    let of = |bits| if activations { Widths::new(Widths::FLOAT, bits) } else { Widths::new(bits, Widths::FLOAT) };
     bits.into_iter().map(|bits| of(bits).expect("widths")).collect()
 }
 
@@ -205,7 +205,7 @@ fn predictions_and_noise_rank_layers_as_rounding_does() {
     let nearest = Nearest { statistics: &statistics, observer: Observer::MinMax };
     let energies = energies(&graph, &layers, &samples, Backend::Tract, 2, &|_| {}).expect("energies");
     let judge = Judge::new(&graph, &layers, &nearest, &samples, Backend::Tract, 2).expect("a judge");
-    let bits = Bits::new(4, Bits::FLOAT).expect("widths");
+    let bits = Widths::new(4, Widths::FLOAT).expect("widths");
     let gains = gains(&judge, &energies, 4, &|_| {}).expect("gains");
     let ranking = rank(&judge, &energies, &gains, &[bits], &|_| {}).expect("a ranking");
     let measured: Vec<f64> = ranking.iter().map(|layer| layer.measured).collect();
@@ -219,7 +219,7 @@ fn predictions_and_noise_rank_layers_as_rounding_does() {
         (gains[5].weights * signal - 1.0).abs() < 0.15 && (gains[5].activations * signal - 1.0).abs() < 0.3,
         "{gains:?}"
     );
-    let float = Bits::new(Bits::FLOAT, Bits::FLOAT).expect("widths");
+    let float = Widths::new(Widths::FLOAT, Widths::FLOAT).expect("widths");
     let options = vec![vec![bits, float]; layers.len()];
     for law in [NoiseLaw::Uniform, NoiseLaw::Normal] {
         let probe = NoiseProbe::new(&judge, &options, law, NoiseModel::Error);
@@ -260,10 +260,10 @@ fn several_layers_are_measured_together_and_nothing_else_is_touched() {
     let nearest = Nearest { statistics: &statistics, observer: Observer::MinMax };
     let judge = Judge::new(&graph, &layers, &nearest, &samples, Backend::Tract, 2).expect("a judge");
     assert_eq!(judge.damage(&[]).expect("a run"), 0.0);
-    let float = Bits::new(Bits::FLOAT, Bits::FLOAT).expect("widths");
+    let float = Widths::new(Widths::FLOAT, Widths::FLOAT).expect("widths");
     assert_eq!(judge.damage(&[(0, float), (3, float)]).expect("a run"), 0.0);
-    let one = judge.damage(&[(0, Bits::W4A8)]).expect("a run");
-    let all: Vec<(usize, Bits)> = (0..6).map(|i| (i, Bits::W4A8)).collect();
+    let one = judge.damage(&[(0, Widths::W4A8)]).expect("a run");
+    let all: Vec<(usize, Widths)> = (0..6).map(|i| (i, Widths::W4A8)).collect();
     assert!(judge.damage(&all).expect("a run") > one);
     let other = Judge::new(&graph, &layers, &nearest, &samples, Backend::Tract, 3).expect("a judge");
     assert_eq!(other.damage(&all).expect("a run"), judge.damage(&all).expect("a run"));
@@ -283,11 +283,11 @@ fn shared_weights_and_inputs_are_changed_for_one_layer_alone() {
     let nearest = Nearest { statistics: &statistics, observer: Observer::MinMax };
     let judge = Judge::new(&graph, &layers, &nearest, &samples, Backend::Tract, 1).expect("a judge");
     // The float output is zero, so there is no signal to compare with.
-    assert_eq!(judge.damage(&[(0, Bits::W4A8)]).expect("a run"), 0.0);
+    assert_eq!(judge.damage(&[(0, Widths::W4A8)]).expect("a run"), 0.0);
     let mut halved = graph.clone();
     halved.nodes[2] = Node::new("Add", "s", ["p", "q"], ["y"]);
     let judge = Judge::new(&halved, &layers, &nearest, &samples, Backend::Tract, 1).expect("a judge");
-    let (one, both) = (judge.damage(&[(0, Bits::W4A8)]), judge.damage(&[(0, Bits::W4A8), (1, Bits::W4A8)]));
+    let (one, both) = (judge.damage(&[(0, Widths::W4A8)]), judge.damage(&[(0, Widths::W4A8), (1, Widths::W4A8)]));
     // The same error twice has four times the power.
     assert!((both.expect("a run") / one.expect("a run") - 4.0).abs() < 1e-3);
 }

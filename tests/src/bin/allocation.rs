@@ -19,13 +19,13 @@ use equant::observe::{Observer, Statistics};
 use equant::passes::Dims;
 use equant::pipeline;
 use equant::report::plots;
-use equant::sensitivity::{Bits, Judge, LayerDamage, Nearest, NoiseLaw, NoiseModel, NoiseProbe};
+use equant::sensitivity::{Judge, LayerDamage, Nearest, NoiseLaw, NoiseModel, NoiseProbe, Widths};
 use equant::sensitivity::{energies, gains, layers, rank};
 use equant_tests::models::{MODELS, model_path, samples_path, threads};
 
 /// Samples by which damages are measured.
 const MEASURED: usize = 64;
-/// Bits of a weight on average.
+/// Widths of a weight on average.
 const AVERAGE: f64 = 5.5;
 
 fn main() {
@@ -46,7 +46,7 @@ fn compare(model: &str) {
     let nearest = Nearest { statistics: &statistics, observer: Observer::Mse };
     let judge = |samples| Judge::new(&graph, &layers, &nearest, samples, Backend::Tract, threads()).expect("a judge");
     let (few_judge, all_judge) = (judge(&few), judge(&all));
-    let options: Vec<Bits> = [8, 6, 4].map(|bits| Bits::new(bits, 8).expect("widths")).into();
+    let options: Vec<Widths> = [8, 6, 4].map(|bits| Widths::new(bits, 8).expect("widths")).into();
 
     let energies = energies(&graph, &layers, &few, Backend::Tract, threads(), &|_| {}).expect("energies");
     let gains = gains(&few_judge, &energies, 2, &|_| {}).expect("gains");
@@ -157,7 +157,7 @@ fn statistics(graph: &Graph, samples: &Samples) -> BTreeMap<String, Statistics> 
     pipeline::statistics(graph, inputs, samples, Backend::Tract, threads(), &|_| {}).expect("statistics")
 }
 
-fn agreement(ranking: &[LayerDamage], bits: Bits) -> String {
+fn agreement(ranking: &[LayerDamage], bits: Widths) -> String {
     let of = |damage: fn(&LayerDamage) -> f64| -> Vec<f64> {
         ranking.iter().filter(|layer| layer.bits == bits).map(damage).collect()
     };
