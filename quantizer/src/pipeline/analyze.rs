@@ -43,7 +43,7 @@ pub fn analyze(request: &Request, progress: &dyn Progress) -> Result<Analysis, E
             .map_err(|source| Error::run(&file, source))
     })?;
     // One scaling serves all formats: it is judged at 8 bits.
-    let eight = Request { config: Config { equalize: true, ..Config::default() }, ..request.clone() };
+    let eight = Request { config: Config::default(), ..request.clone() };
     let original = Observed { graph, statistics };
     let mut notes = Vec::new();
     let Observed { graph, statistics } =

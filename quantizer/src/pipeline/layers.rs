@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::describe::dtype_name;
+use super::{Request, quantized_runner};
 use crate::data::Samples;
 use crate::diagnose::WeightLaw;
-use crate::exec::{self, Runner};
+use crate::exec;
 use crate::graph::{Graph, Node, Tensor};
 use crate::metrics::Sqnr;
 use crate::quantize::channel_axis;
@@ -15,17 +16,17 @@ use crate::{diagnose, qdq};
 
 /// A layer's output in both models.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pair {
-    pub(super) node: String,
-    pub(super) op_type: String,
+struct Pair {
+    node: String,
+    op_type: String,
     /// Its name in the float graph.
-    pub(super) float: String,
+    float: String,
     /// The value that stands for it in the quantized graph, as the next layer reads it.
-    pub(super) quantized: String,
+    quantized: String,
 }
 
 /// The values of the float graph that the quantized graph quantizes, in graph order.
-pub(super) fn pairs(float: &Graph, quantized: &Graph) -> Vec<Pair> {
+fn pairs(float: &Graph, quantized: &Graph) -> Vec<Pair> {
     let read_as = dequantized(quantized);
     float
         .nodes
@@ -60,15 +61,18 @@ fn dequantized(graph: &Graph) -> HashMap<&str, &str> {
     map
 }
 
-/// The SQNR of each pair. The runners give the float and the quantized values of `pairs`, in order.
+/// The SQNR of each value that the quantized graph quantizes, on `samples`, in graph order.
 pub(super) fn quality(
-    pairs: &[Pair],
-    float: &dyn Runner,
-    quantized: &dyn Runner,
+    float: &Graph,
+    quantized: &Graph,
     samples: &Samples,
-    threads: usize,
+    request: &Request,
     advance: &dyn Fn(usize),
 ) -> Result<Vec<Layer>, exec::Error> {
+    let pairs = pairs(float, quantized);
+    let names = |of: fn(&Pair) -> &String| pairs.iter().map(|pair| of(pair).clone()).collect::<Vec<_>>();
+    let float = exec::runner(float, &names(|pair| &pair.float), request.backend)?;
+    let quantized = quantized_runner(quantized, &names(|pair| &pair.quantized), request.backend)?;
     let compare = |batch: &crate::data::Batch, reference: Vec<Vec<f32>>| -> Result<_, exec::Error> {
         let values = quantized.run(batch)?;
         let mut parts = vec![Sqnr::default(); pairs.len()];
@@ -78,7 +82,7 @@ pub(super) fn quality(
         Ok((batch.count, parts))
     };
     let start: Result<Vec<Sqnr>, exec::Error> = Ok(vec![Sqnr::default(); pairs.len()]);
-    let totals = exec::fold(float, samples, threads, compare, start, |totals, part| {
+    let totals = exec::fold(&*float, samples, request.threads, compare, start, |totals, part| {
         let (mut totals, (count, part)) = (totals?, part?);
         totals.iter_mut().zip(&part).for_each(|(total, more)| total.merge(more));
         advance(count);

@@ -311,12 +311,8 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
         return Err(Error::Verification { file, reason });
     }
     // Layers are compared in the scales that were quantized.
-    let pairs = layers::pairs(&scaled, &quantized);
     let layers = clock.step("measure layers", checked.len(), |advance| {
-        let names = |of: fn(&layers::Pair) -> &String| pairs.iter().map(|pair| of(pair).clone()).collect::<Vec<_>>();
-        let float = exec::runner(&scaled, &names(|p| &p.float), request.backend).map_err(run_error)?;
-        let simulation = quantized_runner(&quantized, &names(|p| &p.quantized), request.backend).map_err(run_error)?;
-        layers::quality(&pairs, &*float, &*simulation, &checked, request.threads, advance).map_err(run_error)
+        layers::quality(&scaled, &quantized, &checked, request, advance).map_err(run_error)
     })?;
     let tested = match test.as_ref().zip(test_metric) {
         Some((samples, metric)) => Some(clock.step("test", samples.len(), |advance| {

@@ -7,8 +7,7 @@ use crate::quantize::{Config, Rounding};
 use crate::round::Method;
 
 /// Settings that belong together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Preset {
     /// Ranges by their own error, weights rounded layer by layer without a search: for trying things out.
     Fast,

@@ -4,10 +4,10 @@
 
 use super::make::Maker;
 use super::trial::Judged;
-use super::{CHECKED, Error, layers, quantized_runner};
+use super::{CHECKED, Error, layers};
 use crate::graph::{Graph, Node};
 use crate::quantize::{Bits, Config, Outcome, Width};
-use crate::{exec, passes, qdq, report};
+use crate::{passes, qdq, report};
 
 /// Times at most that one output is seen to; after that all that are under the floor are, at once.
 const SINGLE: usize = 8;
@@ -52,14 +52,8 @@ fn outputs(make: &Maker<'_>, outcome: &Outcome) -> Result<Vec<report::Layer>, Er
     let mut quantized = qdq::export(graph, outcome);
     passes::prepare_quantized(&mut quantized)
         .map_err(|source| Error::Prepare { file: make.file.to_owned(), source: Box::new(source) })?;
-    let pairs = layers::pairs(graph, &quantized);
-    let names = |of: fn(&layers::Pair) -> &String| pairs.iter().map(|pair| of(pair).clone()).collect::<Vec<_>>();
-    let run_error = |source| Error::run(make.file, source);
-    let float = exec::runner(graph, &names(|pair| &pair.float), request.backend).map_err(run_error)?;
-    let simulation =
-        quantized_runner(&quantized, &names(|pair| &pair.quantized), request.backend).map_err(run_error)?;
     let samples = make.samples.head(CHECKED);
-    layers::quality(&pairs, &*float, &*simulation, &samples, request.threads, &|_| ()).map_err(run_error)
+    layers::quality(graph, &quantized, &samples, request, &|_| ()).map_err(|source| Error::run(make.file, source))
 }
 
 /// The node and all before it up to and with the nearest that have weights.
