@@ -15,6 +15,10 @@ use crate::report::Report;
 use crate::report::numbers::{bytes, count, decibels, percent, real, seconds};
 
 pub(super) fn run(args: QuantizeArgs, output: &Output) -> Result<(), Failure> {
+    #[cfg(feature = "tune")]
+    if args.time_budget.is_some() && tune(&args).is_none() {
+        return Err(Failure::Usage("--time-budget is for tuning: give --tune or --preset best, too".into()));
+    }
     let folder = args.output.clone().unwrap_or_else(|| Path::new("out").join(pipeline::stem(&args.model)));
     files::probe(&folder).map_err(pipeline::Error::from)?;
     let request = Request {
@@ -141,7 +145,7 @@ fn text(report: &Report, written: &[PathBuf]) -> String {
 }
 
 /// Nodes that stay in float for the same reason, together: a few by name.
-pub(crate) fn islands(islands: &[Island]) -> Vec<(&str, String)> {
+fn islands(islands: &[Island]) -> Vec<(&str, String)> {
     let mut reasons: Vec<&str> = islands.iter().map(|island| island.reason.as_str()).collect();
     reasons.sort_unstable();
     reasons.dedup();

@@ -34,13 +34,14 @@ fn completions_name_the_commands() {
 
 #[test]
 fn wrong_use_is_code_2_and_says_what_is_wrong() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (&[], "Usage: equant"),
         (&["frobnicate"], "unrecognized subcommand 'frobnicate'"),
         (&["quantize", "m.onnx"], "--calib <SAMPLES.npz>"),
         (&["quantize", "m.onnx", "--calib", "c.npz", "--threads", "0"], "0 is not in 1..=65535"),
         (&["quantize", "m.onnx", "--calib", "c.npz", "--dim", "N"], "write NAME=SIZE"),
         (&["quantize", "m.onnx", "--calib", "c.npz", "--percentile", "30"], "above 50"),
+        (&["quantize", "m.onnx", "--calib", "c.npz", "--time-budget", "9"], "give --tune or --preset best"),
         (&["inspect", "m.onnx", "-q", "-v"], "cannot be used with"),
     ];
     for (args, message) in cases {
