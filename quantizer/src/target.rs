@@ -182,7 +182,7 @@ pub enum Refusal {
     /// Weights.
     #[error(
         "target `{target}` has no integer kernels for {} with {}-bit weights{}; use {}-bit weights there, or another target",
-        .kind.plural(), .width.bits(), reason(*.target), 12 - .width.bits()
+        .kind.plural(), .width.bits(), reason(*.target), other(*.width)
     )]
     Weights {
         /// The target.
@@ -196,7 +196,7 @@ pub enum Refusal {
     #[error(
         "target `{target}` has no integer kernels for {}-bit activations: operators around them would run in float; \
          use {}-bit activations, or another target",
-        .width.bits(), 12 - .width.bits()
+        .width.bits(), other(*.width)
     )]
     Activations {
         /// The target.
@@ -204,6 +204,14 @@ pub enum Refusal {
         /// What was asked for.
         width: Width,
     },
+}
+
+/// The bits of the other width.
+fn other(width: Width) -> u32 {
+    match width {
+        Width::Four => Width::Eight.bits(),
+        Width::Eight => Width::Four.bits(),
+    }
 }
 
 /// What a target does with 4-bit weights instead.

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use equant::data::{Batch, Samples};
 use equant::graph::Graph;
+use equant::graph::shape::infer_partial;
 use equant::onnx;
 use equant::passes;
 use equant::pipeline::{self, Artifacts, Request};
@@ -64,6 +65,17 @@ pub fn quantized_graph(bytes: &[u8]) -> Graph {
     let mut graph = onnx::from_bytes(bytes, None, "quantized").unwrap_or_else(|error| panic!("{error}"));
     passes::prepare_quantized(&mut graph).unwrap_or_else(|error| panic!("{error}"));
     graph
+}
+
+/// Writes samples for a model as `.npy`: `values` are those of `count` samples of its first input.
+///
+/// # Panics
+///
+/// If the file cannot be written.
+pub fn write_samples(path: &Path, graph: &Graph, count: usize, values: &[f32]) {
+    let types = infer_partial(graph, count).types;
+    let shape: Vec<u64> = types[&graph.inputs[0].name].shape.iter().map(|&size| size as u64).collect();
+    crate::npy::write(path, &shape, values);
 }
 
 /// The first `count` samples of a file, as one batch.

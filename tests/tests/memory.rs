@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use equant_tests::models::{first_samples, model_path, quantized_graph, samples_path};
+use equant_tests::models::{first_samples, model_path, quantized_graph, samples_path, write_samples};
 
 /// Peak memory of `equant quantize` in KiB.
 fn peak_kib(program: &Path, samples: &Path, out: &Path) -> u64 {
@@ -40,7 +40,7 @@ fn ten_times_the_samples_take_the_same_memory() {
     let all = first_samples(&samples_path("dscnn", "test10k"), &graph, 5000);
     let peaks = [512usize, 5000].map(|count| {
         let file = folder.path().join(format!("{count}.npy"));
-        equant_tests::npy::write(&file, &[count as u64, 1, 28, 28], &all.inputs[0][..count * 784]);
+        write_samples(&file, &graph, count, &all.inputs[0][..count * 784]);
         // What threads happen to hold at the same time varies by a few percent from run to run; it only ever adds.
         (0..RUNS).map(|_| peak_kib(&program, &file, &folder.path().join(format!("out{count}")))).min().expect("a run")
     });

@@ -95,6 +95,11 @@ impl Node {
         self
     }
 
+    /// Whether it multiplies its input 0 by its input 1, which may be weights: Conv, ConvTranspose, Gemm or MatMul.
+    pub fn is_linear(&self) -> bool {
+        self.domain.is_empty() && matches!(self.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm" | "MatMul")
+    }
+
     /// Input `i`, if present and not the empty name.
     pub fn input(&self, i: usize) -> Option<&str> {
         self.inputs.get(i).map(String::as_str).filter(|name| !name.is_empty())

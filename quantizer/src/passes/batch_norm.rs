@@ -130,10 +130,7 @@ fn matmul_to_gemm(graph: &mut Graph, index: usize) -> Option<()> {
 /// Whether no later rewrite can still fold it: what it reads is neither a convolution nor a matrix product.
 fn stands_alone(graph: &Graph, index: usize) -> bool {
     let before = maker(graph, graph.nodes[index].input(0)).map(|i| &graph.nodes[i]);
-    !before.is_some_and(|node| {
-        matches!(node.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm" | "MatMul")
-            && only_reader(graph, node.output()) == Some(index)
-    })
+    !before.is_some_and(|node| node.is_linear() && only_reader(graph, node.output()) == Some(index))
 }
 
 fn to_depthwise(graph: &mut Graph, index: usize, affine: &Affine) -> Option<()> {

@@ -31,9 +31,7 @@ pub fn float_islands(graph: &Graph) -> Vec<Island> {
     graph
         .nodes
         .iter()
-        .filter(|node| {
-            matches!(node.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm" | "MatMul") && node.domain.is_empty()
-        })
+        .filter(|node| node.is_linear())
         .filter_map(|node| {
             let reason = check.node(node).err()?;
             Some(Island { node: node.name.clone(), op_type: node.op_type.clone(), reason })

@@ -117,7 +117,7 @@ fn needed(graph: &Graph, links: &Links<'_>) -> BTreeSet<String> {
     let constant = |name: &str| graph.initializers.contains_key(name);
     for node in graph.nodes.iter().filter(|node| node.domain.is_empty()) {
         let inputs = match node.op_type.as_str() {
-            "Conv" | "ConvTranspose" | "Gemm" | "MatMul" => 2,
+            _ if node.is_linear() => 2,
             "AveragePool" | "GlobalAveragePool" | "MaxPool" => 1,
             // The mean over tokens after a normalization is taken in full precision.
             "ReduceMean" if !is_normalized(links, node) => 1,

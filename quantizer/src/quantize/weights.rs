@@ -123,7 +123,7 @@ pub(super) fn quantize(
     config: &Config,
     notes: &mut Vec<String>,
 ) -> Result<Option<Layer>, Error> {
-    if !matches!(node.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm" | "MatMul") {
+    if !node.is_linear() {
         return Ok(None);
     }
     let constant = |i: usize| node.input(i).and_then(|name| graph.initializers.get(name));
@@ -180,8 +180,7 @@ pub(super) fn quantize(
 
 /// Refuses weights and biases that are not finite, before any work.
 pub(crate) fn all_finite(graph: &Graph) -> Result<(), Error> {
-    let linear = |node: &&Node| matches!(node.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm" | "MatMul");
-    for node in graph.nodes.iter().filter(linear) {
+    for node in graph.nodes.iter().filter(|node| node.is_linear()) {
         for i in [1, 2] {
             if let Some(tensor) = node.input(i).and_then(|name| graph.initializers.get(name)) {
                 finite(node, i, tensor)?;

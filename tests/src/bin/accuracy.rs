@@ -20,7 +20,7 @@ use equant::random::Random;
 use equant::report::Report;
 use equant::round::Method;
 use equant::tune::Options;
-use equant_tests::{models, npy};
+use equant_tests::models;
 
 const MODELS: [&str; 6] = ["resnet8", "dscnn", "dscnn_imb", "mbv1", "ae", "vit"];
 const SETTINGS: [&str; 6] = ["W8A8", "W8A8:per-tensor", "W4A8", "W4A8:per-tensor", "W4A4", MIXED];
@@ -188,16 +188,11 @@ fn shuffled(model: &str, folder: &std::path::Path, seed: u64) -> Result<PathBuf,
     let path = models::samples_path(model, "calib512");
     let count = pipeline::open_samples(&path, &graph, None)?.len();
     let values = models::first_samples(&path, &graph, count).inputs.swap_remove(0);
-    let (mut random, mut order) = (Random::new(seed), (0..count).collect::<Vec<usize>>());
-    for i in (1..order.len()).rev() {
-        order.swap(i, random.below(i + 1));
-    }
+    let order = Random::new(seed).permutation(count);
     let elements = values.len() / count;
     let values: Vec<f32> = order.iter().flat_map(|&i| values[i * elements..][..elements].to_vec()).collect();
-    let types = equant::graph::shape::infer_partial(&graph, count).types;
-    let shape: Vec<u64> = types[&graph.inputs[0].name].shape.iter().map(|&size| size as u64).collect();
     let path = folder.join("calibration.npy");
-    npy::write(&path, &shape, &values);
+    models::write_samples(&path, &graph, count, &values);
     Ok(path)
 }
 

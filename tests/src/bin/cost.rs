@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use equant_tests::models::{MODELS, first_samples, model_path, quantized_graph, samples_path, threads};
-use equant_tests::{npy, peak};
+use equant_tests::models::{MODELS, first_samples, model_path, quantized_graph, samples_path, threads, write_samples};
+use equant_tests::peak;
 
 fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
@@ -32,11 +32,9 @@ fn main() -> ExitCode {
         let graph = quantized_graph(&std::fs::read(model_path(model)).expect("a committed model"));
         let all = first_samples(&samples_path(model, "test10k"), &graph, 2048);
         let elements = all.inputs[0].len() / 2048;
-        let shape: &[u64] = if elements == 784 && model == "ae" { &[784] } else { &[1, 28, 28] };
         for samples in [128usize, 512, 2048] {
             let file = folder.path().join("samples.npy");
-            let shape: Vec<u64> = std::iter::once(samples as u64).chain(shape.iter().copied()).collect();
-            npy::write(&file, &shape, &all.inputs[0][..samples * elements]);
+            write_samples(&file, &graph, samples, &all.inputs[0][..samples * elements]);
             row(&program, model, "W8A8", "balanced", samples, &file, folder.path());
         }
     }
