@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::allocate::{Budget, Search};
-use super::equalized::{self, Observed};
+use super::equalized;
 use super::make::Maker;
 use super::progress::Clock;
 use super::reconstruct::{add_of_bias, reconstruct};
@@ -37,17 +37,15 @@ pub fn analyze(request: &Request, progress: &dyn Progress) -> Result<Analysis, E
     let prepared = clock.step("read and prepare", 0, |_| read_float(&request.model, &request.dims))?;
     let graph = prepared.graph;
     let samples = open_samples(&request.calibration, &graph, request.preprocess.as_deref())?;
+    // One scaling serves all formats: it is judged at 8 bits.
+    let eight = Request { config: Config::default(), ..request.clone() };
+    let mut notes = Vec::new();
+    let graph = clock.step("equalize", 0, |_| equalized::choose(&graph, &samples, &eight, &file, &mut notes))?;
     let statistics = clock.step("calibrate", samples.len(), |advance| {
         let names = quantize::values_to_observe(&graph);
         super::statistics(&graph, names, &samples, request.backend, request.threads, advance)
             .map_err(|source| Error::run(&file, source))
     })?;
-    // One scaling serves all formats: it is judged at 8 bits.
-    let eight = Request { config: Config::default(), ..request.clone() };
-    let original = Observed { graph, statistics };
-    let mut notes = Vec::new();
-    let Observed { graph, statistics } =
-        clock.step("equalize", 0, |_| equalized::choose(original, &samples, &eight, &file, &mut notes))?;
     let rounding = Rounding { sequential: false, ..request.config.rounding };
     let config = |width: Width, per_channel: bool| Config {
         bits: Bits { weights: width, activations: width },

@@ -1,10 +1,10 @@
-//! Calibration, step by step: values are observed, channels scaled, ranges chosen, weights rounded, and the means of the
+//! Calibration, step by step: channels are scaled, values observed, ranges chosen, weights rounded, and the means of the
 //! outputs restored. After each step the model is judged on calibration samples ([`super::trial`]); a step that does not help is undone.
 
 use std::collections::BTreeMap;
 
 use super::allocate::Search;
-use super::equalized::{self, Observed};
+use super::equalized;
 use super::make::Maker;
 use super::progress::Clock;
 use super::trial::{Judged, Trial};
@@ -44,18 +44,17 @@ pub(super) fn calibrate(
         }
         None => request.clone(),
     };
-    let statistics = clock.step("calibrate", samples.len(), |advance| {
-        let names = quantize::values_to_observe(graph);
-        super::statistics(graph, names, samples, request.backend, request.threads, advance)
-            .map_err(|source| Error::run(file, source))
-    })?;
     let mut notes = Vec::new();
     let trial = Trial::new(graph, samples, request, file)?;
-    let original = Observed { graph: graph.clone(), statistics };
-    let Observed { graph, statistics } = match request.config.equalize {
-        true => clock.step("equalize", 0, |_| equalized::choose(original, samples, request, file, &mut notes))?,
-        false => original,
+    let graph = match request.config.equalize {
+        true => clock.step("equalize", 0, |_| equalized::choose(graph, samples, request, file, &mut notes))?,
+        false => graph.clone(),
     };
+    let statistics = clock.step("calibrate", samples.len(), |advance| {
+        let names = quantize::values_to_observe(&graph);
+        super::statistics(&graph, names, samples, request.backend, request.threads, advance)
+            .map_err(|source| Error::run(file, source))
+    })?;
     let graph = &graph;
     let make = Maker { graph, statistics: &statistics, samples, trial: &trial, request, file };
     let config = &request.config;

@@ -1,6 +1,4 @@
-//! Scaling channels between observation and quantization, where that helps.
-
-use std::collections::BTreeMap;
+//! Scaling channels before observation and quantization, where that helps.
 
 use super::trial::Trial;
 use super::{Error, Request};
@@ -8,7 +6,7 @@ use crate::data::{Batch, Samples};
 use crate::equalize::{ChannelStatistics, Channels, Clamping, Equalized, Equalizer, Method, Precision};
 use crate::exec::{self, BATCH};
 use crate::graph::Graph;
-use crate::observe::{Observer, Statistics};
+use crate::observe::Observer;
 use crate::parallel::in_parallel;
 use crate::quantize::{self, Config};
 
@@ -22,44 +20,38 @@ const LEAST_GAIN_DB: f64 = 0.5;
 /// fills its range, each may be cut off for other samples, so that those seen flatter the scaling.
 const SEEN: usize = 128;
 
-/// A graph and what was seen of its values.
-pub(super) struct Observed {
-    pub(super) graph: Graph,
-    pub(super) statistics: BTreeMap<String, Statistics>,
-}
-
 /// The graph with channels scaled, if it then quantizes better on calibration samples than the one given; notes say what
 /// was tried. Judged with ranges and rounding of the simplest kind.
 pub(super) fn choose(
-    original: Observed,
+    original: &Graph,
     samples: &Samples,
     request: &Request,
     file: &str,
     notes: &mut Vec<String>,
-) -> Result<Observed, Error> {
+) -> Result<Graph, Error> {
     let run_error = |source| Error::run(file, source);
     let all = samples.head(2 * SEEN);
     let seen = all.len().div_ceil(BATCH) / 2;
     // A single batch must do for both.
     let few = if seen == 0 { all.clone() } else { all.head(seen * BATCH) };
-    let candidates = candidates(&original.graph, &few, request).map_err(run_error)?;
+    let candidates = candidates(original, &few, request).map_err(run_error)?;
     if candidates.is_empty() {
-        return Ok(original);
+        return Ok(original.clone());
     }
-    let trial = Trial::on(&original.graph, all, seen, request, file)?;
-    let observe = |graph: &Graph, samples: &Samples| {
+    let trial = Trial::on(original, all, seen, request, file)?;
+    let observe = |graph: &Graph| {
         let names = quantize::values_to_observe(graph);
-        super::statistics(graph, names, samples, request.backend, request.threads, &|_| ()).map_err(run_error)
+        super::statistics(graph, names, &few, request.backend, request.threads, &|_| ()).map_err(run_error)
     };
     // With 8 bits there is room for all that was seen; ranges that leave some out are chosen later, by more.
     let observer = (!request.config.has_narrow()).then_some(Observer::MinMax).or(request.config.observer);
     let config = Config { observer, ..request.config.clone() };
     let judge = |graph: &Graph| {
-        let outcome = quantize::quantize(graph, &observe(graph, &few)?, &config)
+        let outcome = quantize::quantize(graph, &observe(graph)?, &config)
             .map_err(|source| Error::Quantize { file: file.to_owned(), source: Box::new(source) })?;
         Ok::<_, Error>(trial.judge(graph, outcome, &|_| ())?.sqnr_db)
     };
-    let before = judge(&original.graph)?;
+    let before = judge(original)?;
     let (mut after, mut best) = (f64::NEG_INFINITY, None);
     for candidate in candidates {
         let sqnr_db = judge(&candidate.graph)?;
@@ -71,14 +63,14 @@ pub(super) fn choose(
         Some(best) if after >= before + LEAST_GAIN_DB => {
             notes.push(format!("channels scaled: from {before:.1} dB to {after:.1} dB on other calibration samples"));
             notes.extend(describe(&best));
-            Ok(Observed { statistics: observe(&best.graph, samples)?, graph: best.graph })
+            Ok(best.graph)
         }
         _ => {
             notes.push(format!(
                 "channels were left as they are: scaling them takes {before:.1} dB to {after:.1} dB on other calibration \
                  samples"
             ));
-            Ok(original)
+            Ok(original.clone())
         }
     }
 }
