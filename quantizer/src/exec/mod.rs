@@ -2,6 +2,8 @@
 
 mod error;
 mod fold;
+#[cfg(feature = "tract")]
+mod fused;
 #[cfg(feature = "ort")]
 mod ort;
 mod plan;

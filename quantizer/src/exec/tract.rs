@@ -5,8 +5,11 @@ use std::sync::Arc;
 use tract_onnx::prelude::tract_ndarray::Zip;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::ops::binary::{BinMiniOp, TypedBinOp};
+use tract_onnx::tract_core::ops::element_wise::{ElementWiseMiniOp, ElementWiseOp};
 use tract_onnx::tract_core::ops::math::Div;
+use tract_onnx::tract_hir::ops::element_wise::ElementWiseIntoHir as _;
 
+use super::fused::{self, Simulated};
 use super::{Error, Single};
 use crate::graph::Graph;
 use crate::onnx;
@@ -32,8 +35,13 @@ pub(super) fn load(graph: &Graph) -> Result<Box<dyn Single>, Error> {
 }
 
 fn build(graph: &Graph) -> TractResult<Model> {
-    let bytes = onnx::to_bytes(graph);
-    let mut model = tract_onnx::onnx().model_for_read(&mut &bytes[..])?.into_typed()?;
+    let bytes = onnx::to_bytes(&fused::fuse(graph));
+    let mut reader = tract_onnx::onnx();
+    reader.op_register.insert(fused::OP, |_, node| {
+        let simulated = Simulated::from_attrs(|name| node.get_attr(name));
+        Ok((ElementWiseOp(Box::new(simulated?), None).into_hir(), Vec::new()))
+    });
+    let mut model = reader.model_for_read(&mut &bytes[..])?.into_typed()?;
     ExactDiv::install(&mut model)?;
     let model = model.into_optimized()?;
     let mut inputs = Vec::new();
@@ -108,5 +116,19 @@ impl BinMiniOp for ExactDiv {
 
     fn is_commutative(&self) -> bool {
         false
+    }
+}
+
+impl Eq for Simulated {}
+
+impl ElementWiseMiniOp for Simulated {
+    fn name(&self) -> String {
+        fused::OP.to_owned()
+    }
+
+    fn eval_in_place(&self, values: &mut Tensor, _: Option<DatumType>) -> TractResult<()> {
+        let mut values = values.try_as_plain_ram_mut()?;
+        self.apply(values.as_slice_mut::<f32>()?);
+        Ok(())
     }
 }
