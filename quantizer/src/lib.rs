@@ -34,6 +34,7 @@ pub mod random;
 pub mod rate;
 pub mod report;
 pub mod round;
+mod rounding;
 pub mod sensitivity;
 pub mod target;
 #[cfg(feature = "tune")]

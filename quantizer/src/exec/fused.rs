@@ -6,14 +6,10 @@
 use std::collections::BTreeMap;
 
 use crate::graph::{Attr, Graph, Node};
+use crate::rounding::{LARGEST, half_even};
 
 /// Operator type of the fused node, known to this crate's executor alone.
 pub(super) const OP: &str = "EquantSimulatedQuantize";
-
-/// Below this, adding and subtracting [`ROUNDER`] rounds to the nearest integer.
-const LARGEST: f32 = 4_194_304.0;
-/// 1.5 · 2²³: the last bit of a sum with it is worth 1.
-const ROUNDER: f32 = 12_582_912.0;
 
 /// `(clamp(x / scale, low, high) rounded half to even + offset) · step`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,7 +30,7 @@ impl Simulated {
         for x in values {
             // The bounds are integers, so that rounding after them is rounding before them.
             let bounded = (*x / scale).clamp(low, high);
-            *x = (bounded + ROUNDER - ROUNDER + offset) * step;
+            *x = (half_even(bounded) + offset) * step;
         }
     }
 

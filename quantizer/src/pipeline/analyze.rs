@@ -7,9 +7,10 @@ use super::allocate::{Budget, Search};
 use super::equalized;
 use super::make::Maker;
 use super::progress::Clock;
+use super::ranges::Observed;
 use super::reconstruct::{add_of_bias, reconstruct};
 use super::trial::Trial;
-use super::{Error, Progress, Request, compile_graph, open_samples, ranges, read_float};
+use super::{Error, Progress, Request, compile_graph, open_samples, read_float};
 use crate::compile::Compiled;
 use crate::data::Batch;
 use crate::elastic::{Analysis, Format, Variant};
@@ -41,10 +42,8 @@ pub fn analyze(request: &Request, progress: &dyn Progress) -> Result<Analysis, E
     let eight = Request { config: Config::default(), ..request.clone() };
     let mut notes = Vec::new();
     let graph = clock.step("equalize", 0, |_| equalized::choose(&graph, &samples, &eight, &file, &mut notes))?;
-    let statistics = clock.step("calibrate", samples.len(), |advance| {
-        let names = quantize::values_to_observe(&graph);
-        super::statistics(&graph, names, &samples, request.backend, request.threads, advance)
-            .map_err(|source| Error::run(&file, source))
+    let observed = clock.step("calibrate", samples.len(), |advance| {
+        Observed::of(&graph, &samples, request, true, advance).map_err(|source| Error::run(&file, source))
     })?;
     let rounding = Rounding { sequential: false, ..request.config.rounding };
     let config = |width: Width, per_channel: bool| Config {
@@ -56,9 +55,11 @@ pub fn analyze(request: &Request, progress: &dyn Progress) -> Result<Analysis, E
     let widths = [Width::Eight, Width::Four];
     let mut chosen = BTreeMap::new();
     for width in widths {
-        let request = Request { config: config(width, true), ..request.clone() };
-        let ranges =
-            clock.step("choose ranges", 0, |_| ranges::choose(&graph, &statistics, &samples, &request, &file))?;
+        let ranges = clock.step("choose ranges", 0, |_| {
+            observed
+                .ranges(&graph, &config(width, true), request.threads)
+                .map_err(|source| Error::Quantize { file: file.clone(), source: Box::new(source) })
+        })?;
         chosen.insert(width, ranges);
     }
     let mut layers: BTreeMap<String, Vec<Variant>> = BTreeMap::new();
@@ -66,7 +67,7 @@ pub fn analyze(request: &Request, progress: &dyn Progress) -> Result<Analysis, E
     for width in widths {
         for per_channel in [true, false] {
             let config = config(width, per_channel);
-            let outcome = quantize::quantize_with(&graph, &statistics, &config, &chosen[&width])
+            let outcome = quantize::quantize_with(&graph, &observed.statistics, &config, &chosen[&width])
                 .map_err(|source| Error::Quantize { file: file.clone(), source: Box::new(source) })?;
             let outcome = clock.step("round", outcome.layers.len(), |advance| {
                 reconstruct(&graph, &outcome, &config, &samples, request, &file, advance)
@@ -93,14 +94,8 @@ pub fn analyze(request: &Request, progress: &dyn Progress) -> Result<Analysis, E
     let base = trial.judge(&graph, base, &|_| ())?;
     // Every option counts; the limit itself is of no account.
     let request = Request { config: config(Width::Eight, true), ..request.clone() };
-    let make = Maker {
-        graph: &graph,
-        statistics: &statistics,
-        samples: &samples,
-        trial: &trial,
-        request: &request,
-        file: &file,
-    };
+    let make =
+        Maker { graph: &graph, observed: &observed, samples: &samples, trial: &trial, request: &request, file: &file };
     let search = Search { make, budget: Budget::BitOps(f64::MAX) };
     let mut damage = clock.step("measure layers", layers.len(), |advance| search.measure(&base, advance))?;
     for layer in &mut damage.layers {
@@ -110,7 +105,15 @@ pub fn analyze(request: &Request, progress: &dyn Progress) -> Result<Analysis, E
             row.cost = (weights as f64 * f64::from(bits.weights.bits()) / 8.0).ceil();
         }
     }
-    Ok(Analysis { samples: samples.len(), base_db: base.sqnr_db, graph, statistics, ranges: chosen, layers, damage })
+    Ok(Analysis {
+        samples: samples.len(),
+        base_db: base.sqnr_db,
+        graph,
+        statistics: observed.statistics,
+        ranges: chosen,
+        layers,
+        damage,
+    })
 }
 
 /// Reads an analysis.

@@ -7,12 +7,13 @@ use super::allocate::Search;
 use super::equalized;
 use super::make::Maker;
 use super::progress::Clock;
+use super::ranges::Observed;
 use super::trial::{Judged, Trial};
 use super::{Error, Request, safety};
 use crate::data::Samples;
 use crate::graph::Graph;
 use crate::observe::Statistics;
-use crate::quantize::{self, Bits, Config, Outcome, Width};
+use crate::quantize::{Bits, Config, Outcome, Width};
 use crate::report;
 use crate::round::Method;
 #[cfg(feature = "tune")]
@@ -50,13 +51,12 @@ pub(super) fn calibrate(
         true => clock.step("equalize", 0, |_| equalized::choose(graph, samples, request, file, &mut notes))?,
         false => graph.clone(),
     };
-    let statistics = clock.step("calibrate", samples.len(), |advance| {
-        let names = quantize::values_to_observe(&graph);
-        super::statistics(&graph, names, samples, request.backend, request.threads, advance)
-            .map_err(|source| Error::run(file, source))
+    let observed = clock.step("calibrate", samples.len(), |advance| {
+        let by_readers = request.config.observer.is_none();
+        Observed::of(&graph, samples, request, by_readers, advance).map_err(|source| Error::run(file, source))
     })?;
     let graph = &graph;
-    let make = Maker { graph, statistics: &statistics, samples, trial: &trial, request, file };
+    let make = Maker { graph, observed: &observed, samples, trial: &trial, request, file };
     let config = &request.config;
     let chosen = clock.step("choose ranges", 0, |_| make.ranges(config))?;
     let mut judged =
@@ -104,7 +104,7 @@ pub(super) fn calibrate(
     let mut outcome = judged.corrected(&mut notes);
     outcome.notes.extend(notes);
     outcome.metadata.insert("equant.calibration_samples".into(), samples.len().to_string());
-    Ok(Calibrated { graph: graph.clone(), outcome, statistics, mixed })
+    Ok(Calibrated { graph: graph.clone(), outcome, statistics: observed.statistics, mixed })
 }
 
 /// The better of two; a note says which, and by how much.

@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use super::ranges::Observed;
 use super::reconstruct::reconstruct;
 use super::trial::{Judged, Trial};
-use super::{Error, Request, ranges};
+use super::{Error, Request};
 use crate::data::Samples;
 use crate::graph::Graph;
-use crate::observe::{Range, Statistics};
+use crate::observe::Range;
 use crate::quantize::{self, Config, Outcome};
 
 /// What models are made from.
 #[derive(Clone, Copy)]
 pub(super) struct Maker<'a> {
     pub(super) graph: &'a Graph,
-    pub(super) statistics: &'a BTreeMap<String, Statistics>,
+    pub(super) observed: &'a Observed,
     pub(super) samples: &'a Samples,
     pub(super) trial: &'a Trial<'a>,
     pub(super) request: &'a Request,
@@ -24,17 +25,17 @@ pub(super) struct Maker<'a> {
 impl Maker<'_> {
     /// The ranges of activations, unless an observer is to choose them.
     pub(super) fn ranges(&self, config: &Config) -> Result<BTreeMap<String, Range>, Error> {
-        if config.observer.is_some() {
-            return Ok(BTreeMap::new());
-        }
-        let request = Request { config: config.clone(), ..self.request.clone() };
-        ranges::choose(self.graph, self.statistics, self.samples, &request, self.file)
+        self.observed.ranges(self.graph, config, self.request.threads).map_err(|source| self.quantize_error(source))
     }
 
     /// Weights are rounded to nearest.
     pub(super) fn nearest(&self, config: &Config, ranges: &BTreeMap<String, Range>) -> Result<Outcome, Error> {
-        quantize::quantize_with(self.graph, self.statistics, config, ranges)
-            .map_err(|source| Error::Quantize { file: self.file.to_owned(), source: Box::new(source) })
+        quantize::quantize_with(self.graph, &self.observed.statistics, config, ranges)
+            .map_err(|source| self.quantize_error(source))
+    }
+
+    fn quantize_error(&self, source: quantize::Error) -> Error {
+        Error::Quantize { file: self.file.to_owned(), source: Box::new(source) }
     }
 
     /// Weights are rounded for the outputs of layers.

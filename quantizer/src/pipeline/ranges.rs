@@ -1,16 +1,16 @@
-//! Collects what the readers of each quantized value read, to choose its range by.
+//! What calibration sees of each quantized value: its statistics, and what its readers read, to choose its range by.
 
 use std::collections::BTreeMap;
 
+use super::Request;
 use super::patches::{self, Target};
-use super::{Error, Request};
 use crate::data::{Batch, Samples};
 use crate::exec;
 use crate::graph::Graph;
 use crate::graph::shape::infer_partial;
 use crate::observe::{Range, Statistics};
 use crate::parallel::in_parallel;
-use crate::quantize::{self, RangeGroup, Reader};
+use crate::quantize::{self, Config, Reader};
 use crate::round::Rows;
 
 /// Samples at most.
@@ -20,44 +20,76 @@ const PATCHES: usize = 2048;
 /// Elements of all patches of a grouped layer at most.
 const ELEMENTS: usize = 1 << 19;
 
-/// For each group of quantized values (by its first value), the range that costs its readers least.
-pub(super) fn choose(
-    graph: &Graph,
-    statistics: &BTreeMap<String, Statistics>,
-    samples: &Samples,
-    request: &Request,
-    file: &str,
-) -> Result<BTreeMap<String, Range>, Error> {
-    let run_error = |source| Error::run(file, source);
-    let groups = quantize::range_groups(graph, statistics, &request.config)
-        .map_err(|source| Error::Quantize { file: file.to_owned(), source: Box::new(source) })?;
-    let samples = samples.head(SAMPLES);
-    let shapes = infer_partial(graph, 1).types;
-    let readers: Vec<Vec<Place<'_>>> = groups.iter().map(|group| places(graph, group, &shapes)).collect();
-    let names: Vec<String> = readers.iter().flatten().map(|place| place.value.clone()).collect();
-    let runner = exec::runner(graph, &names, request.backend).map_err(run_error)?;
-    let cut = |batch: &Batch, values: Vec<Vec<f32>>| -> Vec<Vec<Vec<f32>>> {
-        let flat = readers.iter().flatten();
-        flat.zip(&values).map(|(place, values)| place.cut(batch, values, samples.len())).collect()
-    };
-    let start: Vec<Vec<Vec<f32>>> = readers.iter().flatten().map(|place| vec![Vec::new(); place.groups()]).collect();
-    let join = |mut all: Vec<Vec<Vec<f32>>>, part: Vec<Vec<Vec<f32>>>| {
-        for (all, part) in all.iter_mut().flatten().zip(part.into_iter().flatten()) {
-            all.extend(part);
+/// What one pass over samples tells of a graph's values.
+pub(super) struct Observed {
+    /// Of the values that are quantized.
+    pub(super) statistics: BTreeMap<String, Statistics>,
+    /// What reads each group of quantized values ([`quantize::range_values`]); none where an observer chooses the ranges.
+    readers: Vec<Vec<Reader>>,
+}
+
+impl Observed {
+    /// Runs the graph over all samples. Readers are looked at on the first of them, and only where ranges are to be
+    /// chosen by them. The result does not depend on the number of threads.
+    pub(super) fn of(
+        graph: &Graph,
+        samples: &Samples,
+        request: &Request,
+        by_readers: bool,
+        advance: &dyn Fn(usize),
+    ) -> Result<Self, exec::Error> {
+        let groups = if by_readers { quantize::range_values(graph) } else { Vec::new() };
+        let shapes = infer_partial(graph, 1).types;
+        let places: Vec<Vec<Place<'_>>> = groups.iter().map(|group| places(graph, group, &shapes)).collect();
+        let observed = quantize::values_to_observe(graph);
+        let read = places.iter().flatten().map(|place| place.value.clone());
+        let names: Vec<String> = observed.iter().cloned().chain(read).collect();
+        let runner = exec::runner(graph, &names, request.backend)?;
+        let looked_at = samples.len().min(SAMPLES);
+        let look = |batch: &Batch, values: Vec<Vec<f32>>| {
+            let (values, read) = values.split_at(observed.len());
+            let cut = || places.iter().flatten().zip(read).map(|(place, read)| place.cut(batch, read, looked_at));
+            let cuts = if batch.first < SAMPLES { cut().collect() } else { Vec::new() };
+            (batch.count, super::statistics::each(values), cuts)
+        };
+        let none = places.iter().flatten().map(|place| vec![Vec::new(); place.groups()]).collect();
+        let start = (vec![Statistics::default(); observed.len()], none);
+        type Part = (usize, Vec<Statistics>, Vec<Vec<Vec<f32>>>);
+        let join = |(mut all, mut cuts): (Vec<Statistics>, Vec<Vec<Vec<f32>>>), part: Part| {
+            all.iter_mut().zip(&part.1).for_each(|(all, part)| all.merge(part));
+            for (all, part) in cuts.iter_mut().flatten().zip(part.2.into_iter().flatten()) {
+                all.extend(part);
+            }
+            advance(part.0);
+            (all, cuts)
+        };
+        let (statistics, cuts) = exec::fold(&*runner, samples, request.threads, look, start, join)?;
+        let mut cuts = cuts.into_iter();
+        let readers = |places: &Vec<Place<'_>>| places.iter().zip(&mut cuts).map(|(p, cuts)| p.reader(cuts)).collect();
+        Ok(Self {
+            readers: places.iter().map(readers).collect(),
+            statistics: observed.into_iter().zip(statistics).collect(),
+        })
+    }
+
+    /// For each group of quantized values (by its first value), the range that costs its readers least; nothing where an
+    /// observer is to choose.
+    pub(super) fn ranges(
+        &self,
+        graph: &Graph,
+        config: &Config,
+        threads: usize,
+    ) -> Result<BTreeMap<String, Range>, quantize::Error> {
+        if config.observer.is_some() {
+            return Ok(BTreeMap::new());
         }
-        all
-    };
-    let cuts = exec::fold(&*runner, &samples, request.threads, cut, start, join).map_err(run_error)?;
-    let mut cuts = cuts.into_iter();
-    let readers: Vec<Vec<Reader>> = readers
-        .iter()
-        .map(|places| places.iter().zip(&mut cuts).map(|(place, cuts)| place.reader(cuts)).collect())
-        .collect();
-    let chosen = in_parallel(groups.len(), request.threads, |i| {
-        let group = &groups[i];
-        quantize::choose_range(&group.seen, &readers[i], group.levels).0
-    });
-    Ok(groups.into_iter().zip(chosen).map(|(group, range)| (group.value, range)).collect())
+        let groups = quantize::range_groups(graph, &self.statistics, config)?;
+        let chosen = in_parallel(groups.len(), threads, |i| {
+            let readers = self.readers.get(i).map(Vec::as_slice).unwrap_or_default();
+            quantize::choose_range(&groups[i].seen, readers, groups[i].levels).0
+        });
+        Ok(groups.into_iter().zip(chosen).map(|(group, range)| (group.value, range)).collect())
+    }
 }
 
 /// A reader of a value.
@@ -74,19 +106,19 @@ enum Kind<'g> {
 
 fn places<'g>(
     graph: &'g Graph,
-    group: &RangeGroup,
+    values: &[String],
     shapes: &BTreeMap<String, crate::graph::shape::TensorType>,
 ) -> Vec<Place<'g>> {
     let mut places = Vec::new();
     for node in &graph.nodes {
-        let read = node.inputs.iter().find(|&name| group.values.contains(name));
+        let read = node.inputs.iter().find(|&name| values.contains(name));
         let Some(value) = read.cloned() else { continue };
         match patches::target(graph, node, shapes) {
             Some(target) if node.input(0) == Some(&value) => {
                 places.push(Place { value, kind: Kind::Layer(Box::new(target)) })
             }
             // Data that is only moved within the group is read further on.
-            _ if node.outputs.iter().any(|name| group.values.contains(name)) => {}
+            _ if node.outputs.iter().any(|name| values.contains(name)) => {}
             _ => {
                 let elements = shapes.get(&value).map_or(1, |kind| kind.shape.iter().product());
                 places.push(Place { value, kind: Kind::Passing(elements) });

@@ -21,17 +21,7 @@ pub fn statistics(
     advance: &dyn Fn(usize),
 ) -> Result<BTreeMap<String, Statistics>, exec::Error> {
     let runner = exec::runner(graph, &names, backend)?;
-    let summarize = |batch: &Batch, values: Vec<Vec<f32>>| {
-        let statistics: Vec<Statistics> = values
-            .iter()
-            .map(|values| {
-                let mut statistics = Statistics::default();
-                statistics.observe(values);
-                statistics
-            })
-            .collect();
-        (batch.count, statistics)
-    };
+    let summarize = |batch: &Batch, values: Vec<Vec<f32>>| (batch.count, each(&values));
     let start = vec![Statistics::default(); names.len()];
     let all = exec::fold(&*runner, samples, threads, summarize, start, |mut all, (count, part)| {
         all.iter_mut().zip(&part).for_each(|(total, part)| total.merge(part));
@@ -39,4 +29,14 @@ pub fn statistics(
         all
     })?;
     Ok(names.into_iter().zip(all).collect())
+}
+
+/// The statistics of some values' elements.
+pub(super) fn each(values: &[Vec<f32>]) -> Vec<Statistics> {
+    let of = |values: &Vec<f32>| {
+        let mut statistics = Statistics::default();
+        statistics.observe(values);
+        statistics
+    };
+    values.iter().map(of).collect()
 }

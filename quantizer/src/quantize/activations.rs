@@ -51,7 +51,7 @@ pub(super) fn range_group(
 ) -> Result<RangeGroup, Error> {
     let seen = seen(graph, &group, statistics)?;
     let levels = config.activations.levels(width(graph, &group, config));
-    Ok(RangeGroup { value: group.values.first().cloned().unwrap_or_default(), values: group.values, seen, levels })
+    Ok(RangeGroup { value: group.values.into_iter().next().unwrap_or_default(), seen, levels })
 }
 
 /// Bits of a group: the most that one of the layers reading it asks for.

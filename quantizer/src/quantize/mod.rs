@@ -262,14 +262,17 @@ pub struct Outcome {
 /// Activations that share scale and zero point, and whose range is to be chosen.
 #[derive(Debug, Clone)]
 pub struct RangeGroup {
-    /// The first of them, by which the group is known.
+    /// The first of its values, by which the group is known.
     pub value: String,
-    /// All of them.
-    pub values: Vec<String>,
     /// What was seen of them.
     pub seen: Statistics,
     /// What they are quantized to.
     pub levels: Levels,
+}
+
+/// The values of each of the groups that [`range_groups`] gives, in its order.
+pub fn range_values(graph: &Graph) -> Vec<Vec<String>> {
+    placement::place(graph).into_iter().filter(|group| !group.is_softmax).map(|group| group.values).collect()
 }
 
 /// The groups of activations whose range is not fixed.

@@ -8,8 +8,9 @@
 use ndarray::{Array2, ArrayView2};
 
 use crate::observe::{Levels, Observer, Range, Statistics};
+use crate::rounding::half_even;
 
-/// The observers whose ranges are tried.
+/// The observers whose ranges are tried, first the one that is right where nothing tells.
 const OBSERVERS: [Observer; 6] = [
     Observer::Mse,
     Observer::MinMax,
@@ -53,7 +54,8 @@ impl Reader {
 
     fn noise(&self, levels: Levels, scale: f32, zero_point: i32) -> f64 {
         let (low, high) = ((levels.low - zero_point) as f32, (levels.high - zero_point) as f32);
-        let error = |&x: &f32| (x / scale).round_ties_even().clamp(low, high) * scale - x;
+        // Bounds are integers, so that rounding after them is rounding before them.
+        let error = |&x: &f32| half_even((x / scale).clamp(low, high)) * scale - x;
         self.parts.iter().map(|(patches, weights)| output_variance(&patches.map(error), weights.as_ref())).sum()
     }
 }
@@ -95,9 +97,9 @@ pub fn cost(readers: &[Reader], levels: Levels, range: Range) -> f64 {
 
 /// The range that costs least, and what it costs; that of the least mean squared error where no reader tells.
 pub fn choose(statistics: &Statistics, readers: &[Reader], levels: Levels) -> (Range, f64) {
-    let mut best = (Observer::Mse.range(statistics, levels), f64::INFINITY);
-    for observer in OBSERVERS {
-        let range = observer.range(statistics, levels);
+    let ranges = OBSERVERS.map(|observer| observer.range(statistics, levels));
+    let mut best = (ranges[0], f64::INFINITY);
+    for range in ranges {
         let cost = cost(readers, levels, range);
         if cost < best.1 {
             best = (range, cost);
