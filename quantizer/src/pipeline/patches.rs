@@ -29,15 +29,13 @@ pub(super) fn target<'g>(
 }
 
 impl Target<'_> {
-    /// At most `wanted` patches of group `group` from each sample of a batch, `[patches, depth]`.
-    pub(super) fn cut(&self, batch: &Batch, values: &[f32], group: usize, wanted: usize) -> Vec<f32> {
+    /// Appends at most `wanted` patches of group `group` from each sample of a batch, `[patches, depth]`.
+    pub(super) fn cut(&self, batch: &Batch, values: &[f32], group: usize, wanted: usize, out: &mut Vec<f32>) {
         let elements = values.len() / batch.count.max(1);
-        let mut out = Vec::new();
         for (index, sample) in values.chunks(elements.max(1)).enumerate() {
             let positions = positions(self.patches.positions(), wanted, batch.first + index);
-            self.patches.cut(sample, &positions, group, &mut out);
+            self.patches.cut(sample, &positions, group, out);
         }
-        out
     }
 }
 

@@ -141,7 +141,11 @@ impl Place<'_> {
             Kind::Layer(target) => {
                 let Rows { groups, depth, .. } = target.rows;
                 let patches = PATCHES.min(ELEMENTS / (groups * depth).max(1)).max(64);
-                let cut = |group| target.cut(batch, values, group, patches.div_ceil(samples.max(1)));
+                let cut = |group| {
+                    let mut cut = Vec::new();
+                    target.cut(batch, values, group, patches.div_ceil(samples.max(1)), &mut cut);
+                    cut
+                };
                 (0..groups).map(cut).collect()
             }
             Kind::Passing(elements) => {

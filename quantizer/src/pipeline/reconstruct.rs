@@ -13,13 +13,16 @@ use crate::graph::shape::infer_partial;
 use crate::graph::{Graph, Node, Tensor};
 use crate::parallel::in_parallel;
 use crate::quantize::{self, Bias, Config, Layer, Outcome};
-use crate::round::{self, Constraints, Moments, Partial, Problem, Rows};
+use crate::round::{self, Constraints, Crossed, Moments, Partial, Problem, Rows};
 use crate::{passes, qdq};
 
 /// Patches at most for each layer, besides [`PATCHES_PER_INPUT`] for each of its inputs.
 const PATCHES: usize = 1 << 14;
 /// More patches for layers with many inputs.
 const PATCHES_PER_INPUT: usize = 32;
+
+/// Batches whose patches are multiplied at once.
+const BATCHES: usize = 2;
 
 /// A layer to round.
 struct Target<'g> {
@@ -160,13 +163,12 @@ pub(super) fn add_of_bias<'g>(graph: &'g Graph, node: &Node, rows: usize) -> Opt
 impl Target<'_> {
     /// The moments of what it reads, for each of its groups.
     fn moments(&self, batches: &[(&Batch, &[f32], &[f32])], samples: usize, threads: usize) -> Vec<Moments> {
-        let mut totals = vec![Moments::new(self.layer.rows.depth); self.layer.rows.groups];
+        let Rows { depth, groups, .. } = self.layer.rows;
+        let mut totals: Vec<Moments> = (0..groups).map(|group| Moments::new(depth, self.crossed(group))).collect();
         // A few batches at a time: partial sums of wide layers are large.
-        for some in batches.chunks(2 * threads.max(1)) {
-            let parts = in_parallel(some.len(), threads, |i| {
-                let (batch, reference, quantized) = some[i];
-                self.partials(batch, reference, quantized, samples)
-            });
+        for some in batches.chunks(2 * BATCHES * threads.max(1)) {
+            let parts: Vec<_> = some.chunks(BATCHES).collect();
+            let parts = in_parallel(parts.len(), threads, |i| self.partials(parts[i], samples));
             for part in &parts {
                 totals.iter_mut().zip(part).for_each(|(total, part)| total.add(part));
             }
@@ -174,15 +176,25 @@ impl Target<'_> {
         totals
     }
 
-    /// The moments of some of a batch's patches, for each group.
-    fn partials(&self, batch: &Batch, reference: &[f32], quantized: &[f32], samples: usize) -> Vec<Partial> {
+    /// The moments of some of the batches' patches, for each group.
+    fn partials(&self, batches: &[(&Batch, &[f32], &[f32])], samples: usize) -> Vec<Partial> {
         let Rows { depth, groups, .. } = self.layer.rows;
         let wanted = (PATCHES + PATCHES_PER_INPUT * depth).div_ceil(samples.max(1));
         let part = |group: usize| {
-            let [float, quantized] = [reference, quantized].map(|values| self.layer.cut(batch, values, group, wanted));
-            Partial::of(&float, &quantized, depth)
+            let (mut float, mut quantized) = (Vec::new(), Vec::new());
+            for &(batch, x, x_q) in batches {
+                self.layer.cut(batch, x, group, wanted, &mut float);
+                self.layer.cut(batch, x_q, group, wanted, &mut quantized);
+            }
+            Partial::of(&float, &quantized, depth, self.crossed(group))
         };
         (0..groups).map(part).collect()
+    }
+
+    fn crossed(&self, group: usize) -> Crossed<'_> {
+        let Rows { rows, depth, groups, .. } = self.layer.rows;
+        let per_group = rows / groups.max(1) * depth;
+        Crossed::cheaper(&self.layer.weights[group * per_group..][..per_group], depth)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The little dense linear algebra that rounding needs, in f64.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView2, LinalgScalar};
+use ndarray::{Array2, ArrayView2, Axis, LinalgScalar, Slice};
 
 /// `a · b`, summed in eight interleaved parts so that the compiler can keep them in vector registers.
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -37,8 +37,57 @@ pub(super) fn product<T: LinalgScalar>(a: &[T], b: &[T], n: usize, k: usize, m: 
     }
 }
 
+/// `a` (`n × k`) times the transpose of `b` (`m × k`), row-major.
+pub(super) fn product_transposed(a: &[f32], b: &[f32], n: usize, k: usize, m: usize) -> Vec<f32> {
+    match (ArrayView2::from_shape((n, k), a), ArrayView2::from_shape((m, k), b)) {
+        (Ok(a), Ok(b)) => {
+            let mut c = Array2::zeros((n, m));
+            general_mat_mul(1.0, &a, &b.t(), 0.0, &mut c);
+            c.into_raw_vec_and_offset().0
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Columns of a Gram matrix that are computed at once.
+const BLOCK: usize = 96;
+
+/// The transpose of `a` (`k × n`) times itself. Of the blocks off the diagonal half are computed, the others copied.
+pub(super) fn gram(a: &[f32], k: usize, n: usize) -> Vec<f32> {
+    if n <= 32 {
+        return transposed_product(a, a, n, k, n);
+    }
+    let Ok(a) = ArrayView2::from_shape((k, n), a) else { return Vec::new() };
+    let mut c = Array2::zeros((n, n));
+    for start in (0..n).step_by(BLOCK) {
+        let end = n.min(start + BLOCK);
+        let rows = a.slice_axis(Axis(1), Slice::from(start..end));
+        let columns = a.slice_axis(Axis(1), Slice::from(start..));
+        let mut block = c.slice_axis_mut(Axis(0), Slice::from(start..end));
+        let mut block = block.slice_axis_mut(Axis(1), Slice::from(start..));
+        general_mat_mul(1.0, &rows.t(), &columns, 0.0, &mut block);
+    }
+    let mut c = c.into_raw_vec_and_offset().0;
+    for i in 0..n {
+        for j in 0..i {
+            c[i * n + j] = c[j * n + i];
+        }
+    }
+    c
+}
+
 /// The transpose of `a` (`k × n`) times `b` (`k × m`), row-major.
 pub(super) fn transposed_product(a: &[f32], b: &[f32], n: usize, k: usize, m: usize) -> Vec<f32> {
+    if n.max(m) <= 32 {
+        // Less than what packing for the general product takes.
+        let mut out = vec![0.0; n * m];
+        for (a, b) in a.chunks(n.max(1)).zip(b.chunks(m.max(1))) {
+            for (&x, out) in a.iter().zip(out.chunks_mut(m.max(1))) {
+                out.iter_mut().zip(b).for_each(|(out, y)| *out += x * y);
+            }
+        }
+        return out;
+    }
     match (ArrayView2::from_shape((k, n), a), ArrayView2::from_shape((k, m), b)) {
         (Ok(a), Ok(b)) => {
             let mut c = Array2::zeros((n, m));

@@ -22,7 +22,7 @@ mod priced;
 mod rows;
 mod soft;
 
-pub use moments::{Moments, Partial};
+pub use moments::{Crossed, Moments, Partial};
 pub use patches::Patches;
 pub use priced::{Group, Terms, refine};
 pub use rows::Rows;
@@ -96,7 +96,7 @@ impl Problem {
     /// differences of the mean.
     pub fn new(weights: &[f32], moments: &Moments, centred: bool) -> Self {
         let depth = moments.depth();
-        let (mut gram, cross) = moments.covariances(centred);
+        let mut gram = moments.covariance(centred);
         let mean_diagonal = (0..depth).map(|i| gram[i * depth + i]).sum::<f64>() / depth.max(1) as f64;
         let damping = if mean_diagonal > 0.0 { DAMPING * mean_diagonal } else { 1.0 };
         for i in 0..depth {
@@ -105,7 +105,7 @@ impl Problem {
         let factor = Factor::new(&gram, depth);
         let w: Vec<f64> = weights.iter().map(|&w| w.into()).collect();
         // Rows of w·Cov(x, x̂) + damping·w, then solved with the Gram matrix.
-        let mut linear = linalg::product(&w, &cross, weights.len() / depth.max(1), depth, depth);
+        let mut linear = moments.cross_covariance(&w, centred);
         linear.iter_mut().zip(&w).for_each(|(l, w)| *l += damping * w);
         linear.chunks_mut(depth.max(1)).for_each(|row| factor.solve(row));
         Self { depth, gram, factor, target: linear.iter().map(|&v| v as f32).collect() }

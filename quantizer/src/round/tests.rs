@@ -26,8 +26,8 @@ fn moments(depth: usize, count: usize, correlated: bool) -> Moments {
             if correlated { 0.5 + common + 0.4 * own } else { own }
         }));
     }
-    let mut moments = Moments::new(depth);
-    moments.add(&Partial::of(&patches, &patches, depth));
+    let mut moments = Moments::new(depth, Crossed::Inputs);
+    moments.add(&Partial::of(&patches, &patches, depth, Crossed::Inputs));
     moments
 }
 
@@ -179,8 +179,8 @@ fn what_the_layers_before_lost_is_made_up_for() {
     let mut next = noise(5);
     let float: Vec<f32> = (0..depth * 500).map(|_| next()).collect();
     let half: Vec<f32> = float.iter().map(|x| 0.5 * x).collect();
-    let mut moments = Moments::new(depth);
-    moments.add(&Partial::of(&float, &half, depth));
+    let mut moments = Moments::new(depth, Crossed::Inputs);
+    moments.add(&Partial::of(&float, &half, depth, Crossed::Inputs));
     let w = weights(1, depth);
     let problem = Problem::new(&w, &moments, true);
     for (&target, &w) in problem.target(0).iter().zip(&w) {
@@ -194,21 +194,47 @@ fn more_samples_do_not_change_what_partial_sums_say() {
     let depth = 40;
     let mut next = noise(9);
     let patches: Vec<f32> = (0..depth * 64).map(|_| next()).collect();
-    let mut whole = Moments::new(depth);
-    whole.add(&Partial::of(&patches, &patches, depth));
-    let mut parts = Moments::new(depth);
+    let mut whole = Moments::new(depth, Crossed::Inputs);
+    whole.add(&Partial::of(&patches, &patches, depth, Crossed::Inputs));
+    let mut parts = Moments::new(depth, Crossed::Inputs);
     for part in patches.chunks(16 * depth) {
-        parts.add(&Partial::of(part, part, depth));
+        parts.add(&Partial::of(part, part, depth, Crossed::Inputs));
     }
     assert_eq!(whole.count(), parts.count());
-    let ((a, _), (b, _)) = (whole.covariances(true), parts.covariances(true));
+    let (a, b) = (whole.covariance(true), parts.covariance(true));
     assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-5));
+}
+
+#[test]
+fn moments_of_outputs_say_what_those_of_inputs_do() {
+    let (depth, rows) = (150, 3);
+    let mut next = noise(11);
+    let float: Vec<f32> = (0..depth * 300).map(|_| next() + 0.3).collect();
+    let quantized: Vec<f32> = float.iter().map(|x| 0.8 * x + 0.05 * next()).collect();
+    let w = weights(rows, depth);
+    assert!(matches!(Crossed::cheaper(&w, depth), Crossed::Outputs(_)));
+    assert!(matches!(Crossed::cheaper(&weights(100, depth), depth), Crossed::Inputs));
+    let wide: Vec<f64> = w.iter().map(|&w| w.into()).collect();
+    for centred in [true, false] {
+        let [inputs, outputs] = [Crossed::Inputs, Crossed::Outputs(&w)].map(|crossed| {
+            let mut moments = Moments::new(depth, crossed);
+            moments.add(&Partial::of(&float, &quantized, depth, crossed));
+            moments
+        });
+        assert_eq!(inputs.covariance(centred), outputs.covariance(centred));
+        let [a, b] = [&inputs, &outputs].map(|moments| moments.cross_covariance(&wide, centred));
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-4), "{centred}");
+    }
+    // The Gram matrix is computed in blocks, of which half are copied.
+    let gram = linalg::gram(&quantized, 300, depth);
+    let direct = linalg::transposed_product(&quantized, &quantized, depth, 300, depth);
+    assert!(gram.iter().zip(&direct).all(|(a, b)| (a - b).abs() < 1e-3));
 }
 
 #[test]
 fn the_factor_solves_its_matrix() {
     let n = 17;
-    let (gram, _) = moments(n, 300, true).covariances(true);
+    let gram = moments(n, 300, true).covariance(true);
     let factor = Factor::new(&gram, n);
     let x: Vec<f64> = (0..n).map(|i| i as f64 - 5.0).collect();
     let mut b: Vec<f64> = gram.chunks(n).map(|row| linalg::dot(row, &x)).collect();
