@@ -29,6 +29,11 @@ pub(super) fn target<'g>(
 }
 
 impl Target<'_> {
+    /// Elements that [`Self::cut`] appends for each sample.
+    pub(super) fn elements(&self, wanted: usize) -> usize {
+        self.patches.positions().min(wanted) * self.rows.depth
+    }
+
     /// Appends at most `wanted` patches of group `group` from each sample of a batch, `[patches, depth]`.
     pub(super) fn cut(&self, batch: &Batch, values: &[f32], group: usize, wanted: usize, out: &mut Vec<f32>) {
         let elements = values.len() / batch.count.max(1);

@@ -181,7 +181,8 @@ impl Target<'_> {
         let Rows { depth, groups, .. } = self.layer.rows;
         let wanted = (PATCHES + PATCHES_PER_INPUT * depth).div_ceil(samples.max(1));
         let part = |group: usize| {
-            let (mut float, mut quantized) = (Vec::new(), Vec::new());
+            let elements = batches.iter().map(|(batch, ..)| batch.count).sum::<usize>() * self.layer.elements(wanted);
+            let (mut float, mut quantized) = (Vec::with_capacity(elements), Vec::with_capacity(elements));
             for &(batch, x, x_q) in batches {
                 self.layer.cut(batch, x, group, wanted, &mut float);
                 self.layer.cut(batch, x_q, group, wanted, &mut quantized);

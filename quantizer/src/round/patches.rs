@@ -48,17 +48,26 @@ impl Patches {
     /// Appends the patches of group `group` at some positions of a sample.
     pub fn cut(&self, sample: &[f32], positions: &[usize], group: usize, out: &mut Vec<f32>) {
         let depth = self.rows.depth;
-        for &position in positions {
-            match &self.image {
-                None => out.extend_from_slice(&sample[position * depth..][..depth]),
-                Some(image) => image.cut(sample, position, group, out),
+        match &self.image {
+            None => positions.iter().for_each(|&position| out.extend_from_slice(&sample[position * depth..][..depth])),
+            Some(image) => {
+                let mut taps = Vec::new();
+                for &position in positions {
+                    image.taps(position, &mut taps);
+                    for channel in group * image.channels..(group + 1) * image.channels {
+                        let plane = &sample[channel * image.height * image.width..][..image.height * image.width];
+                        out.extend(taps.iter().map(|&at| plane.get(at).copied().unwrap_or(0.0)));
+                    }
+                }
             }
         }
     }
 }
 
 impl Image {
-    fn cut(&self, sample: &[f32], position: usize, group: usize, out: &mut Vec<f32>) {
+    /// Which elements of a plane an output position reads, tap after tap; one past all of them is padding.
+    fn taps(&self, position: usize, out: &mut Vec<usize>) {
+        const PADDING: usize = usize::MAX;
         let (oy, ox) = (position / self.x.output, position % self.x.output);
         // The input element that reaches an output with a tap, if there is one.
         let at = |window: &Window, output: usize, tap: usize, size: usize| {
@@ -71,14 +80,12 @@ impl Image {
             };
             Some(input).filter(|&i| i < size)
         };
-        for channel in group * self.channels..(group + 1) * self.channels {
-            let plane = &sample[channel * self.height * self.width..][..self.height * self.width];
-            for ky in 0..self.y.kernel {
-                let line = at(&self.y, oy, ky, self.height).map(|y| &plane[y * self.width..][..self.width]);
-                for kx in 0..self.x.kernel {
-                    let value = line.and_then(|line| Some(line[at(&self.x, ox, kx, self.width)?]));
-                    out.push(value.unwrap_or(0.0));
-                }
+        out.clear();
+        for ky in 0..self.y.kernel {
+            let y = at(&self.y, oy, ky, self.height);
+            for kx in 0..self.x.kernel {
+                let x = at(&self.x, ox, kx, self.width);
+                out.push(y.zip(x).map_or(PADDING, |(y, x)| y * self.width + x));
             }
         }
     }
