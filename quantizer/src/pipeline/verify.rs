@@ -116,21 +116,46 @@ pub(super) fn contradiction(check: &Verification, scores: &Evaluation, narrow: b
     None
 }
 
+/// Whether the plan is about as near to the float model as the simulation is. In a deep model each value that is rounded
+/// the other way changes how the next ones are rounded, until both err independently; what they do to the model's outputs
+/// must still be alike.
+pub(super) fn as_near(scores: &Evaluation) -> bool {
+    let of = |subject| scores.of(subject).map(|scores| (scores.sqnr_db, scores.max_error_steps));
+    let (Some((sqnr, error)), Some((plan_sqnr, plan_error))) = (of("simulation"), of("plan")) else { return false };
+    let near = |plan: Option<f64>, least: Option<f64>| plan.zip(least).is_some_and(|(plan, least)| plan >= least);
+    near(plan_sqnr, sqnr.map(|db| db - MARGIN_DB)) && near(error.map(|steps| 2.0 * steps), plan_error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::metrics::{Metric, Scores};
 
-    fn scores(sqnr_db: f64) -> Evaluation {
-        let simulation = Scores {
-            subject: "simulation".into(),
+    fn of(subject: &str, sqnr_db: f64, max_error_steps: f64) -> Scores {
+        Scores {
+            subject: subject.into(),
             metric: None,
             agreement: None,
             sqnr_db: Some(sqnr_db),
             cosine: None,
-            max_error_steps: None,
-        };
-        Evaluation { file: String::new(), samples: 64, metric: Metric::Agreement, scores: vec![simulation] }
+            max_error_steps: Some(max_error_steps),
+        }
+    }
+
+    fn evaluation(scores: Vec<Scores>) -> Evaluation {
+        Evaluation { file: String::new(), samples: 64, metric: Metric::Agreement, scores }
+    }
+
+    fn scores(sqnr_db: f64) -> Evaluation {
+        evaluation(vec![of("simulation", sqnr_db, 3.0)])
+    }
+
+    #[test]
+    fn a_plan_may_err_as_much_as_the_simulation() {
+        let pair = |sqnr, error| as_near(&evaluation(vec![of("simulation", 30.0, 7.0), of("plan", sqnr, error)]));
+        assert!(pair(29.0, 8.0) && pair(33.0, 5.0));
+        assert!(!pair(26.0, 8.0) && !pair(29.0, 15.0));
+        assert!(!as_near(&scores(30.0)));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! `E (ŵ·(x̂ − E x̂) − w·(x − E x))² = (ŵ − w*)ᵀ G (ŵ − w*) + constant`, `G = Cov(x̂)`, `w* = G⁻¹ Cov(x̂, x) w`,
 //!
 //! so second moments are all that is needed of the samples: memory does not depend on their number. `G` is damped by a
-//! share of its mean diagonal, towards `w`, against samples that are too few for the number of inputs.
+//! share of its mean diagonal, and `w*` by more, towards `w`, where samples are few for the number of inputs.
 //!
 //! Integers may be chosen by more than the error: by what they take in an entropy coder and by their kurtosis
 //! ([`refine`]).
@@ -35,6 +35,12 @@ use linalg::Factor;
 /// Share of the mean diagonal of the Gram matrix that is added to it. (GPTQ, Frantar et al. 2023, takes 0.01; between
 /// 0.001 and 0.2 the error on calibration samples held out is flat, with the best around here, at 4 and at 8 bits.)
 const DAMPING: f64 = 0.1;
+/// Patches for each input of which a layer has enough for `w*`.
+const ENOUGH: f64 = 32.0;
+/// What `w*` is damped by besides, in [`DAMPING`]s, for each input a patch that is missing. (On calibration samples held
+/// out, with two or three inputs a patch, 10 to 30 gains 0.5 to 0.8 dB at W4A4 and 0.2 to 0.4 dB at W8A8, and costs 0.2
+/// to 0.3 dB at W4A8.)
+const SCARCITY: f64 = 20.0;
 /// Factors of the scale that just covers a row, tried one after the other.
 const SHRINK: [f64; 16] =
     [1.0, 0.96, 0.92, 0.88, 0.84, 0.80, 0.76, 0.72, 0.68, 0.64, 0.60, 0.56, 0.52, 0.48, 0.44, 0.40];
@@ -96,19 +102,30 @@ impl Problem {
     /// differences of the mean.
     pub fn new(weights: &[f32], moments: &Moments, centred: bool) -> Self {
         let depth = moments.depth();
-        let mut gram = moments.covariance(centred);
+        let gram = moments.covariance(centred);
         let mean_diagonal = (0..depth).map(|i| gram[i * depth + i]).sum::<f64>() / depth.max(1) as f64;
         let damping = if mean_diagonal > 0.0 { DAMPING * mean_diagonal } else { 1.0 };
-        for i in 0..depth {
-            gram[i * depth + i] += damping;
-        }
-        let factor = Factor::new(&gram, depth);
+        let damped = |damping: f64| {
+            let mut damped = gram.clone();
+            damped.iter_mut().step_by(depth + 1).for_each(|diagonal| *diagonal += damping);
+            damped
+        };
+        let (own, missing) = (damped(damping), depth as f64 / moments.count().max(1.0) - 1.0 / ENOUGH);
+        let factor = Factor::new(&own, depth);
         let w: Vec<f64> = weights.iter().map(|&w| w.into()).collect();
         // Rows of w·Cov(x, x̂) + damping·w, then solved with the Gram matrix.
         let mut linear = moments.cross_covariance(&w, centred);
-        linear.iter_mut().zip(&w).for_each(|(l, w)| *l += damping * w);
-        linear.chunks_mut(depth.max(1)).for_each(|row| factor.solve(row));
-        Self { depth, gram, factor, target: linear.iter().map(|&v| v as f32).collect() }
+        let mut solve = |factor: &Factor, damping: f64| {
+            linear.iter_mut().zip(&w).for_each(|(l, w)| *l += damping * w);
+            linear.chunks_mut(depth.max(1)).for_each(|row| factor.solve(row));
+        };
+        if missing > 0.0 {
+            let damping = damping * (1.0 + SCARCITY * missing);
+            solve(&Factor::new(&damped(damping), depth), damping);
+        } else {
+            solve(&factor, damping);
+        }
+        Self { depth, gram: own, factor, target: linear.iter().map(|&v| v as f32).collect() }
     }
 
     /// Number of rows.

@@ -68,6 +68,19 @@ fn quiet_says_nothing_on_stderr_and_verbose_names_the_steps() {
 }
 
 #[test]
+fn bits_are_dealt_out_within_a_budget() {
+    let folder = folder();
+    let report = json(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz", "--budget", "flash=60"]);
+    // 72 weights and 12: only the first layer at 4 bits is enough, and the second need not have them.
+    assert_eq!(report["mixed"]["layers"], serde_json::json!([["conv", "W4A8"], ["fc", "W8A8"]]));
+    let tried = report["mixed"]["tried"].as_array().expect("a list");
+    let methods: Vec<&str> = tried.iter().filter_map(|tried| tried["method"].as_str()).collect();
+    let all = ["knapsack", "greedy by sensitivity", "softmax with entropy penalty", "genetic, from these"];
+    assert_eq!(methods, all);
+    assert!(tried.iter().all(|tried| tried["cost"].as_f64().expect("number") <= 60.0), "{tried:?}");
+}
+
+#[test]
 fn results_do_not_depend_on_threads() {
     let folder = folder();
     npz(&folder.path().join("calib.npz"), &[("x", &samples(100))]);

@@ -1,7 +1,9 @@
-//! What each ingredient of calibration is worth: `cargo run --release -p equant-tests --bin ablation [MODEL...]`.
+//! What each ingredient of calibration is worth:
+//! `cargo run --release -p equant-tests --bin ablation [MODEL...] [--setting W4A4] [--tune]`.
 //!
-//! `--tune` adds a row with a minute of tuning. Every model is quantized with the defaults, then with one ingredient left out or replaced, or one that is off by
+//! Every model is quantized with the defaults, then with one ingredient left out or replaced, or one that is off by
 //! default added; the figures are SQNR (and top-1 or AUC) of the plan on the test samples, which decide nothing.
+//! `--setting` takes one of the two settings alone; `--tune` adds a row with a minute of tuning.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,18 +40,22 @@ const ROWS: [(&str, Change); 12] = [
 ];
 
 fn main() -> ExitCode {
-    let (options, asked): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|arg| arg.starts_with("--"));
-    if let Some(wrong) = options.iter().find(|option| *option != "--tune") {
-        eprintln!("ablation: `{wrong}` is no option; use --tune");
-        return ExitCode::FAILURE;
-    }
-    let rows = if options.is_empty() { &ROWS[..ROWS.len() - 1] } else { &ROWS[..] };
-    if let Some(wrong) = asked.iter().find(|name| !MODELS.contains(&name.as_str())) {
-        eprintln!("ablation: `{wrong}` is no model; use {}", MODELS.join(", "));
-        return ExitCode::FAILURE;
+    let mut asked = Vec::new();
+    let (mut settings, mut rows) = (SETTINGS.to_vec(), &ROWS[..ROWS.len() - 1]);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--tune" => rows = &ROWS[..],
+            "--setting" => match args.next() {
+                Some(setting) if SETTINGS.contains(&setting.as_str()) => settings.retain(|s| *s == setting),
+                _ => return refuse(&format!("--setting: use {}", SETTINGS.join(" or "))),
+            },
+            name if MODELS.contains(&name) => asked.push(arg),
+            wrong => return refuse(&format!("`{wrong}` is no model; use {}", MODELS.join(", "))),
+        }
     }
     let models: Vec<&str> = MODELS.into_iter().filter(|m| asked.is_empty() || asked.iter().any(|a| a == m)).collect();
-    for setting in SETTINGS {
+    for setting in settings {
         println!("| {setting} | {} |", models.join(" | "));
         println!("|---|{}", "---|".repeat(models.len()));
         for (name, change) in rows {
@@ -68,6 +74,11 @@ fn main() -> ExitCode {
         println!();
     }
     ExitCode::SUCCESS
+}
+
+fn refuse(why: &str) -> ExitCode {
+    eprintln!("ablation: {why}");
+    ExitCode::FAILURE
 }
 
 fn score(model: &str, setting: &str, change: Change) -> Result<String, Box<dyn std::error::Error>> {
