@@ -9,7 +9,7 @@ use crate::round::Method;
 /// Settings that belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Preset {
-    /// Ranges by their own error, weights rounded layer by layer without a search: for trying things out.
+    /// Ranges by their own error, weights rounded layer by layer on few samples without a search: for trying things out.
     Fast,
     /// Ranges and integers are searched by what they do to the outputs of layers.
     #[default]
@@ -18,6 +18,8 @@ pub enum Preset {
     Best,
 }
 
+/// Samples that weights are rounded on where it must go fast.
+const FEW: usize = 128;
 /// Time for tuning, at most.
 const TUNING: Duration = Duration::from_secs(90);
 
@@ -37,7 +39,7 @@ impl Preset {
     /// Sets what the preset says of ranges and rounding.
     pub fn apply(self, config: &mut Config) {
         (config.observer, config.rounding) = match self {
-            Self::Fast => (Some(Observer::Mse), Rounding { method: Method::Gptq, ..Rounding::default() }),
+            Self::Fast => (Some(Observer::Mse), Rounding { method: Method::Gptq, samples: FEW, ..Rounding::default() }),
             Self::Balanced | Self::Best => (None, Rounding::default()),
         };
     }

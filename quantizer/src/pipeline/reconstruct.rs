@@ -40,8 +40,6 @@ enum BiasPlace<'g> {
     None,
 }
 
-/// Samples at most, the first of those given: more would take more memory and change little.
-const SAMPLES: usize = 512;
 /// Elements at most that are held of the values alive between two layers, over all samples.
 const HELD: usize = 1 << 27;
 
@@ -61,8 +59,8 @@ pub(super) fn reconstruct(
     let stages = stages(graph, outcome);
     let mut done = Outcome { layers: BTreeMap::new(), ..outcome.clone() };
     let cuts: Vec<usize> = stages.iter().filter_map(|stage| position(graph, &stage.reader)).collect();
-    let held = samples.head((HELD / prefix::widest(graph, &cuts).max(1)).clamp(BATCH, SAMPLES));
-    if held.len() < samples.len().min(SAMPLES) {
+    let held = samples.head((HELD / prefix::widest(graph, &cuts).max(1)).max(BATCH).min(rounding.samples.max(1)));
+    if held.len() < samples.len().min(rounding.samples) {
         done.notes.push(format!(
             "rounding used the first {} of {} samples, for want of memory",
             held.len(),

@@ -98,6 +98,8 @@ pub struct Rounding {
     pub sequential: bool,
     /// Whether biases take up the shift of the mean (analytic bias correction, Nagel et al. 2019, section 4.2).
     pub bias_correction: bool,
+    /// Samples that layers are fitted to, at most: the first ones. More would take more memory and change little.
+    pub samples: usize,
     /// Price of a bit per weight ([`Terms::rate`]); 0 for none.
     pub rate: f64,
     /// Price of the kurtosis of the integers ([`Terms::kurtosis`]); 0 for none.
@@ -113,7 +115,7 @@ impl Rounding {
 
 impl Default for Rounding {
     fn default() -> Self {
-        Self { method: Method::Search, sequential: true, bias_correction: true, rate: 0.0, kurtosis: 0.0 }
+        Self { method: Method::Search, sequential: true, bias_correction: true, samples: 512, rate: 0.0, kurtosis: 0.0 }
     }
 }
 

@@ -3,7 +3,7 @@
 //! `cargo run --release -p equant-tests --bin accuracy [MODEL...] [--setting W4A8|W8A8:per-tensor...] [OPTIONS]`.
 //!
 //! `--seeds 3` repeats each row with the calibration samples in other orders (and so other halves for what is held out; the
-//! defaults use no other randomness) and prints means with the lowest and highest. `--preset`, `--rounding`, `--observer`,
+//! defaults use no other randomness) and prints beside the figure of the first order the lowest and the highest. `--preset`, `--rounding`, `--observer`,
 //! `--rate` and `--weight-kurtosis` change the method, the `--no-…` options leave an ingredient out. The setting `mixed`
 //! deals out 4 and 8 bits within three quarters of what 8-bit weights take, and prints what each way of dealing them out
 //! reached. The peers' figures (`tests/data/peers/peers.json`) are the best SQNR and the best metric that any method of
@@ -144,13 +144,13 @@ fn row(setting: &str, model: &str, choices: &Choices) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The mean; of several also the lowest and the highest.
+/// The first; of several also the lowest and the highest.
 fn spread(values: &[f64], digits: usize) -> String {
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let first = values.first().copied().unwrap_or(f64::NAN);
     let (low, high) = values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
     match values.len() {
-        1 => format!("{mean:.digits$}"),
-        _ => format!("{mean:.digits$} ({low:.digits$} to {high:.digits$})"),
+        1 => format!("{first:.digits$}"),
+        _ => format!("{first:.digits$} ({low:.digits$} to {high:.digits$})"),
     }
 }
 
