@@ -73,7 +73,9 @@ impl std::fmt::Display for Budget {
 }
 
 impl Budget {
-    /// The options of a layer, the widest first: bits that do not save what the budget counts are none.
+    /// The options of a layer, the widest first: bits that do not save what the budget counts are none. Nor are coarser
+    /// scales and symmetric activations: a plan keeps a bias for each channel in any case, so that they save next to
+    /// nothing of any budget, and both cost decibels (`BENCHMARKS.md`).
     fn options(self, base: Bits, allowed: impl Fn(Bits) -> bool) -> Vec<Bits> {
         let weights = [Width::Eight, Width::Four];
         let activations: &[Width] = match self {
