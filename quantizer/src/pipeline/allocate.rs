@@ -1,11 +1,10 @@
 //! Bits for each layer within a budget: what each layer's narrower options do to the outputs is measured one layer at a
-//! time, allocations are chosen by these figures and bred further by what they do together, and each choice is rounded
-//! and measured as a whole.
+//! time, an allocation is chosen by these figures, and the choice is rounded and measured as a whole.
 
 use super::make::Maker;
 use super::trial::Judged;
 use super::{Error, describe};
-use crate::allocate::{self, Allocation, Evolution, LayerOptions, OptionRow, Table, quantnas};
+use crate::allocate::{self, Allocation, LayerOptions, OptionRow, Table, quantnas};
 use crate::graph::Node;
 use crate::graph::shape::infer_partial;
 use crate::quantize::{Bias, Bits, Config, Outcome, Rounding, Width};
@@ -16,12 +15,6 @@ use crate::target::LayerKind;
 const FRONT: usize = 40;
 /// Tries at most to meet a budget of SQNR.
 const MOST_TRIES: usize = 6;
-
-/// Allocations that the genetic search measures at most, and the members of a generation.
-const JUDGEMENTS: usize = 48;
-const POPULATION: usize = 16;
-/// Layers that a mutant changes, on average: few, as the search begins near the optimum of a table.
-const MUTATIONS: f64 = 2.0;
 
 /// What must not be exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
@@ -105,8 +98,7 @@ struct Attempt {
 impl Search<'_> {
     /// Finds bits for every layer; `base` is the model with 8-bit weights everywhere, rounded.
     pub(super) fn run(&self, base: &Judged, advance: &dyn Fn(usize)) -> Result<(Judged, report::Mixed), Error> {
-        let narrow = self.narrow()?;
-        let table = self.measure(base, &narrow, advance)?;
+        let table = self.measure(base, advance)?;
         let refused =
             |source| Error::Budget { file: self.make.file.to_owned(), budget: self.budget.to_string(), source };
         let mut mixed = report::Mixed {
@@ -117,8 +109,8 @@ impl Search<'_> {
             table,
         };
         let best = match self.budget {
-            Budget::Flash(bytes) => self.cheap_enough(base, &narrow, bytes as f64, &mut mixed)?,
-            Budget::BitOps(amount) => self.cheap_enough(base, &narrow, amount, &mut mixed)?,
+            Budget::Flash(bytes) => self.cheap_enough(base, bytes as f64, &mut mixed)?,
+            Budget::BitOps(amount) => self.cheap_enough(base, amount, &mut mixed)?,
             Budget::Sqnr(db) => self.good_enough(base, db, &mut mixed)?,
         };
         let names = mixed.table.layers.iter().map(|layer| layer.name.clone());
@@ -128,13 +120,7 @@ impl Search<'_> {
     }
 
     /// The best of what several methods find at this cost.
-    fn cheap_enough(
-        &self,
-        base: &Judged,
-        narrow: &Outcome,
-        limit: f64,
-        mixed: &mut report::Mixed,
-    ) -> Result<Attempt, Error> {
+    fn cheap_enough(&self, base: &Judged, limit: f64, mixed: &mut report::Mixed) -> Result<Attempt, Error> {
         let refused =
             |source| Error::Budget { file: self.make.file.to_owned(), budget: self.budget.to_string(), source };
         let table = mixed.table.clone();
@@ -148,10 +134,8 @@ impl Search<'_> {
             Err(quantnas::Error::Table(source)) => return Err(refused(source)),
             Err(quantnas::Error::Objective(never)) => match never {},
         }
-        let start = found.iter().map(|(_, allocation)| allocation.choice.clone()).collect();
-        found.push(("genetic, from these", self.bred(base, narrow, &table, limit, start)?));
         let mut best: Option<Attempt> = None;
-        for (i, (method, allocation)) in found.iter().enumerate() {
+        for (i, &(method, ref allocation)) in found.iter().enumerate() {
             // Methods often agree; each of `mixed.tried` stands for one of `found`.
             if let Some(same) = found[..i].iter().position(|(_, earlier)| earlier.choice == allocation.choice) {
                 let same = report::Tried { method, ..mixed.tried[same].clone() };
@@ -164,56 +148,6 @@ impl Search<'_> {
             }
         }
         best.ok_or_else(|| Error::Internal("no allocation was tried".into()))
-    }
-
-    /// The best that a genetic search finds among allocations whose layers are put together into the 8-bit model, and
-    /// measured: unlike a table it sees what layers do to each other.
-    fn bred(
-        &self,
-        base: &Judged,
-        narrow: &Outcome,
-        table: &Table,
-        limit: f64,
-        start: Vec<Vec<usize>>,
-    ) -> Result<Allocation, Error> {
-        let evolution = Evolution {
-            population: POPULATION,
-            generations: JUDGEMENTS,
-            mutation: (MUTATIONS / table.layers.len().max(1) as f64).min(0.3),
-            judgements: JUDGEMENTS,
-            start,
-            ..Evolution::default()
-        };
-        let mut failed = None;
-        let damage = |choice: &[usize]| {
-            if failed.is_some() {
-                return f64::NAN;
-            }
-            let bits = self.bits(&table.allocation(choice.to_vec()), table);
-            let mut outcome = base.outcome.clone();
-            for (layer, bits) in table.layers.iter().zip(bits) {
-                if let Some(node) = self.make.graph.nodes.iter().find(|node| node.name == layer.name) {
-                    outcome = self.with_option(&outcome, narrow, node, bits);
-                }
-            }
-            match self.make.judge(outcome, &|_| ()) {
-                Ok(judged) => noise(judged.sqnr_db) - noise(base.sqnr_db),
-                Err(error) => {
-                    failed = Some(error);
-                    f64::NAN
-                }
-            }
-        };
-        let bred = allocate::genetic(table, limit, &evolution, damage);
-        match failed {
-            Some(error) => Err(error),
-            // Predictions are those of the table, as for the others.
-            None => bred.map(|found| table.allocation(found.choice)).map_err(|source| Error::Budget {
-                file: self.make.file.to_owned(),
-                budget: self.budget.to_string(),
-                source,
-            }),
-        }
     }
 
     /// The cheapest that is measured to be this good. Predictions err to both sides, so the damage allowed shrinks until
@@ -287,19 +221,15 @@ impl Search<'_> {
         })
     }
 
-    /// The model at 4 bits, its weights fitted to the float model's values, so that each can be put alone into the 8-bit
-    /// model.
-    pub(super) fn narrow(&self) -> Result<Outcome, Error> {
-        let bits = Bits { weights: Width::Four, activations: Width::Four };
-        let config = Config { bits, layers: Default::default(), ..self.make.request.config.clone() };
-        let config = Config { rounding: Rounding { sequential: false, ..config.rounding }, ..config };
-        self.make.model(&config)
-    }
-
     /// What each option of each layer costs, and how much noise, as a share of the signal, it adds to the outputs of the
     /// model in which every other layer has 8 bits.
-    pub(super) fn measure(&self, base: &Judged, narrow: &Outcome, advance: &dyn Fn(usize)) -> Result<Table, Error> {
+    pub(super) fn measure(&self, base: &Judged, advance: &dyn Fn(usize)) -> Result<Table, Error> {
         let types = infer_partial(self.make.graph, 1).types;
+        // Narrow weights fitted to the float model's values, so that each can be put alone into the 8-bit model.
+        let narrow = Bits { weights: Width::Four, activations: Width::Four };
+        let config = Config { bits: narrow, layers: Default::default(), ..self.make.request.config.clone() };
+        let config = Config { rounding: Rounding { sequential: false, ..config.rounding }, ..config };
+        let narrow = self.make.model(&config)?;
         let mut table = Table::default();
         for node in &self.make.graph.nodes {
             let Some(layer) = base.outcome.layers.get(&node.name) else { continue };
@@ -315,7 +245,7 @@ impl Search<'_> {
                 let damage = match bits == options[0] {
                     true => 0.0,
                     false => {
-                        let outcome = self.with_option(&base.outcome, narrow, node, bits);
+                        let outcome = self.with_option(&base.outcome, &narrow, node, bits);
                         let judged = self.make.judge(outcome, &|_| ())?;
                         (noise(judged.sqnr_db) - noise(base.sqnr_db)).max(0.0)
                     }

@@ -97,8 +97,7 @@ pub fn analyze(request: &Request, progress: &dyn Progress) -> Result<Analysis, E
     let make =
         Maker { graph: &graph, observed: &observed, samples: &samples, trial: &trial, request: &request, file: &file };
     let search = Search { make, budget: Budget::BitOps(f64::MAX) };
-    let mut damage =
-        clock.step("measure layers", layers.len(), |advance| search.measure(&base, &search.narrow()?, advance))?;
+    let mut damage = clock.step("measure layers", layers.len(), |advance| search.measure(&base, advance))?;
     for layer in &mut damage.layers {
         let weights = layers.get(&layer.name).and_then(|variants| Some(variants.first()?.integers.len())).unwrap_or(0);
         for row in &mut layer.options {

@@ -75,8 +75,7 @@ fn bits_are_dealt_out_within_a_budget() {
     assert_eq!(report["mixed"]["layers"], serde_json::json!([["conv", "W4A8"], ["fc", "W8A8"]]));
     let tried = report["mixed"]["tried"].as_array().expect("a list");
     let methods: Vec<&str> = tried.iter().filter_map(|tried| tried["method"].as_str()).collect();
-    let all = ["knapsack", "greedy by sensitivity", "softmax with entropy penalty", "genetic, from these"];
-    assert_eq!(methods, all);
+    assert_eq!(methods, ["knapsack", "greedy by sensitivity", "softmax with entropy penalty"]);
     assert!(tried.iter().all(|tried| tried["cost"].as_f64().expect("number") <= 60.0), "{tried:?}");
 }
 
