@@ -21,6 +21,7 @@ pub mod equalize;
 pub mod exec;
 pub mod files;
 pub mod graph;
+mod half_even;
 pub mod metrics;
 pub mod observe;
 pub mod onnx;
@@ -34,7 +35,6 @@ pub mod random;
 pub mod rate;
 pub mod report;
 pub mod round;
-mod rounding;
 pub mod sensitivity;
 pub mod target;
 #[cfg(feature = "tune")]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::graph::{Attr, Graph, Node};
-use crate::rounding::{LARGEST, half_even};
+use crate::half_even::{LARGEST, half_even};
 
 /// Operator type of the fused node, known to this crate's executor alone.
 pub(super) const OP: &str = "EquantSimulatedQuantize";

@@ -7,8 +7,8 @@
 
 use ndarray::{Array2, ArrayView2};
 
+use crate::half_even::half_even;
 use crate::observe::{Levels, Observer, Range, Statistics};
-use crate::rounding::half_even;
 
 /// The observers whose ranges are tried, first the one that is right where nothing tells.
 const OBSERVERS: [Observer; 6] = [

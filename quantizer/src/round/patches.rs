@@ -65,7 +65,7 @@ impl Patches {
 }
 
 impl Image {
-    /// Which elements of a plane an output position reads, tap after tap; one past all of them is padding.
+    /// The indices in a plane `[height, width]` that an output position reads, tap after tap; `usize::MAX` in the padding.
     fn taps(&self, position: usize, out: &mut Vec<usize>) {
         const PADDING: usize = usize::MAX;
         let (oy, ox) = (position / self.x.output, position % self.x.output);

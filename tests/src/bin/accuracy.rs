@@ -3,8 +3,8 @@
 //! `cargo run --release -p equant-tests --bin accuracy [MODEL...] [--setting W4A8|W8A8:per-tensor...] [OPTIONS]`.
 //!
 //! `--seeds 3` repeats each row with the calibration samples in other orders (and so other halves for what is held out; the
-//! defaults use no other randomness) and prints beside the figure of the first order the lowest and the highest. `--preset`, `--rounding`, `--observer`,
-//! `--rate` and `--weight-kurtosis` change the method, the `--no-…` options leave an ingredient out. The setting `mixed`
+//! defaults use no other randomness) and prints beside the figure of the first order the lowest and the highest. `--preset`,
+//! `--rounding`, `--observer`, `--rate` and `--weight-kurtosis` change the method, the `--no-…` options leave an ingredient out. The setting `mixed`
 //! deals out 4 and 8 bits within three quarters of what 8-bit weights take, and prints what each way of dealing them out
 //! reached. The peers' figures (`tests/data/peers/peers.json`) are the best SQNR and the best metric that any method of
 //! ONNX Runtime, AIMET, NNCF, Quark, ModelOpt or ONNX Neural Compressor reached on the same models and data, chosen by the
