@@ -11,7 +11,9 @@
 //! The rounding rule of the whole crate is in [`quant`]: one rounding per output element, half up,
 //! in 64-bit integers, so that every target produces the same bits.
 #![no_std]
-#![forbid(unsafe_code)]
+// Only the kernels written in a core's own instructions need it.
+#![cfg_attr(not(dsp), forbid(unsafe_code))]
+#![cfg_attr(dsp, deny(unsafe_code))]
 
 #[cfg(feature = "build")]
 extern crate alloc;

@@ -1,6 +1,6 @@
 //! The format: what the builder writes, parsing reads; every refusal has its reason.
 
-use equant_runtime::kernels::int4_len;
+use equant_runtime::kernels::{filter_len, int4_len, pack_fully_connected, pack_int4, patches_len};
 use equant_runtime::op::{
     AddParams, FourBit, FullyConnectedParams, LutParams, OpKind, Params, RequantizeParams, Words,
 };
@@ -208,27 +208,36 @@ fn constants_are_checked() {
 
 /// A product of a row of three with weights of 4 bits, as many bytes as given.
 fn product(weights: &[u8]) -> AlignedBytes {
+    product_with_work(weights, patches_len(filter_len(1, 3), 1) as u32)
+}
+
+/// As [`product`], with so many words to work in.
+fn product_with_work(weights: &[u8], words: u32) -> AlignedBytes {
     let mut builder = Builder::new(Target::Portable);
     let x = TensorRecord { flags: RANGE_U4, ..tensor(0) };
+    let work = TensorRecord { dtype: DType::I32, rank: 1, dims: [words, 1, 1, 1], ..tensor(16) };
     let (x, y) = (builder.tensor(x).unwrap(), builder.tensor(tensor(4)).unwrap());
+    let work = builder.tensor(work).unwrap();
     let weights = builder.constant(weights).unwrap();
     let bias = builder.constant(&[0; 12]).unwrap();
     let one: Vec<u8> = [1i32 << 30; 3].iter().flat_map(|m| m.to_le_bytes()).collect();
     let (mantissas, shifts) = (builder.constant(&one).unwrap(), builder.constant(&[-1i8 as u8; 3]).unwrap());
     let params = FullyConnectedParams { weights, bias, mantissas, shifts, clamp: [-128, 127] };
-    builder.op(&FourBit(params), &[x], &[y], 9, None).unwrap();
+    builder.op(&FourBit(params), &[x], &[y, work], 9, None).unwrap();
     builder.input(x);
     builder.output(y);
-    builder.memory(8, 0);
+    builder.memory(16 + 4 * words, 0);
     AlignedBytes::from(&builder.finish().unwrap()[..])
 }
 
 #[test]
 fn weights_of_four_bits_fill_whole_words() -> Result<(), Error> {
     let rows = [1, 2, 3, -8, 0, 7, -1, -1, -1];
+    let mut filters = [0; 24];
+    pack_fully_connected(&rows, [3, 3], &mut filters).unwrap();
     let mut packed = [0; 12];
-    assert_eq!(int4_len(9, 3), packed.len());
-    equant_runtime::kernels::pack_int4(&rows, 3, &mut packed).unwrap();
+    assert_eq!(int4_len(24, 8), packed.len());
+    pack_int4(&filters, 8, &mut packed).unwrap();
     let image = product(&packed);
     let mut arena = AlignedBytes::zeroed(arena_len(&image));
     let mut session: Session<'_, '_> = Session::new(Plan::parse(&image)?, &mut arena)?;
@@ -240,6 +249,10 @@ fn weights_of_four_bits_fill_whole_words() -> Result<(), Error> {
     // Two to a byte without filling words up, and too much.
     for len in [5, 6, 8, 16] {
         assert_eq!(refusal(&product(&vec![0; len])), Error::at(Reason::OperatorConstant, 0), "{len}");
+    }
+    // Too few words to work in, and too many.
+    for words in [1, 7, 9] {
+        assert_eq!(refusal(&product_with_work(&packed, words)), Error::at(Reason::OperatorShape, 0), "{words}");
     }
     let error = Plan::<'_, Eight>::parse(&image).unwrap_err();
     assert_eq!(error, Error::at(Reason::OperatorNotRegistered, 0));

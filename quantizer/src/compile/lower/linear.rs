@@ -2,7 +2,10 @@
 
 use std::rc::Rc;
 
-use equant_runtime::kernels::{int4_len, pack_conv_transpose2d, pack_conv2d, pack_depthwise_conv2d, pack_int4};
+use equant_runtime::kernels::{
+    conv2d_filter_len, filter_len, int4_len, pack_conv_transpose2d, pack_conv2d, pack_depthwise_conv2d,
+    pack_fully_connected, pack_int4, patches_len,
+};
 use equant_runtime::op::{
     ConstRef, Conv2dParams, ConvTranspose2dParams, DepthwiseConv2dParams, FourBit, FullyConnectedParams, Weighted,
 };
@@ -11,7 +14,7 @@ use equant_runtime::quant::Multiplier;
 
 use super::constant::{Along, Constant};
 use super::pending::{Pending, Source};
-use super::{Lowered, Lowering, Operand, Reason, Value, input, multiplier, unsupported};
+use super::{Lowered, Lowering, Operand, QParams, Reason, Value, input, multiplier, unsupported};
 use crate::compile::program::Section;
 use crate::compile::view::{Atom, View};
 use crate::graph::shape::{Window, transposed_windows, windows};
@@ -23,7 +26,7 @@ enum Kernel {
     Conv { rows: Window, cols: Window, groups: usize },
     Transposed { rows: Window, cols: Window, groups: usize },
     Depthwise { rows: Window, cols: Window, multiplier: usize },
-    FullyConnected,
+    FullyConnected { depth: usize },
 }
 
 /// `scale[o] · Σ w[o]·(x − zero_point) + bias[o]`.
@@ -81,7 +84,7 @@ impl Linear {
     fn row(&self) -> usize {
         match self.kernel {
             Kernel::Depthwise { .. } => self.channels(),
-            Kernel::Conv { .. } | Kernel::Transposed { .. } | Kernel::FullyConnected => {
+            Kernel::Conv { .. } | Kernel::Transposed { .. } | Kernel::FullyConnected { .. } => {
                 self.weights.len() / self.channels().max(1)
             }
         }
@@ -166,14 +169,15 @@ impl<'g> Lowering<'g> {
         let bias = self.bias(node, *o, 1.0)?;
         let Weights { ints, scales } = self.weights_per_output(node, &weights)?;
         let sums = sums(&ints, *o);
-        let mut packed = vec![0; ints.len()];
         // One input channel alone is cheaper as a general convolution: its taps lie next to each other.
         let depthwise = groups == *c && *depth == 1 && groups > 1;
+        let filter = conv2d_filter_len([*kernel_h, *kernel_w], *depth, groups, cols.dilation);
+        let mut packed = vec![0; if depthwise { ints.len() } else { o * filter }];
         let (kernel, done) = if depthwise {
             let done = pack_depthwise_conv2d(&ints, [*o, *kernel_h, *kernel_w], &mut packed);
             (Kernel::Depthwise { rows, cols, multiplier: o / c }, done)
         } else {
-            let done = pack_conv2d(&ints, [*o, *depth, *kernel_h, *kernel_w], &mut packed);
+            let done = pack_conv2d(&ints, [*o, *depth, *kernel_h, *kernel_w], groups, cols.dilation, &mut packed);
             (Kernel::Conv { rows, cols, groups }, done)
         };
         done.map_err(not_packed)?;
@@ -288,12 +292,14 @@ impl<'g> Lowering<'g> {
         let Weights { ints, scales } = self.weights_per_output(node, weights)?;
         let sums = sums(&ints, outputs);
         // The columns follow the order of the input in memory.
-        let mut packed = vec![0; ints.len()];
-        for (row, source) in packed.chunks_mut(depth).zip(ints.chunks(depth)) {
+        let mut ordered = vec![0; ints.len()];
+        for (row, source) in ordered.chunks_mut(depth).zip(ints.chunks(depth)) {
             for (&position, &weight) in positions.iter().zip(source) {
                 row[position] = weight;
             }
         }
+        let mut packed = vec![0; outputs * filter_len(1, depth)];
+        pack_fully_connected(&ordered, [outputs, depth], &mut packed).map_err(not_packed)?;
         let mut axes: Vec<Vec<Atom>> = x.view.axes()[..last].to_vec();
         for atom in axes.iter_mut().flatten() {
             atom.stride = atom.stride / depth * outputs;
@@ -302,7 +308,7 @@ impl<'g> Lowering<'g> {
         let view = View::from_axes(axes);
         let macs = (view.len() * depth) as u64;
         let scales = scales.into_iter().map(|scale| scale * x.scale * alpha).collect();
-        let linear = Linear { x, kernel: Kernel::FullyConnected, weights: packed, scales, bias, sums, macs };
+        let linear = Linear { x, kernel: Kernel::FullyConnected { depth }, weights: packed, scales, bias, sums, macs };
         let pending = Pending::new(Source::Linear(Rc::new(linear)), view.clone(), node);
         Ok((Value::Pending(Box::new(pending)), view))
     }
@@ -372,6 +378,7 @@ impl<'g> Lowering<'g> {
                 let geometry = Geometry::new(rows, cols);
                 let [x, y] = [self.image_record(&linear.x), self.window_record(y, rows, cols, outputs)];
                 self.weighted(&geometry.conv(groups, constants, clamp), four_bit, [x, y], name, linear.macs);
+                self.work(patches_len(linear.row(), rows.output * cols.output));
             }
             Kernel::Transposed { rows, cols, groups } => {
                 let geometry = Geometry::new(rows, cols);
@@ -383,14 +390,23 @@ impl<'g> Lowering<'g> {
                 let [x, y] = [self.image_record(&linear.x), self.window_record(y, rows, cols, outputs)];
                 self.weighted(&geometry.depthwise(multiplier, constants, clamp), four_bit, [x, y], name, linear.macs);
             }
-            Kernel::FullyConnected => {
-                let [x, y] = [self.rows_record(&linear.x, linear.row()), self.rows_record(y, outputs)];
+            Kernel::FullyConnected { depth } => {
+                let rows = y.view.len() / outputs;
+                let [x, y] = [self.rows_record(&linear.x, depth), self.rows_record(y, outputs)];
                 let Constants { weights, bias, mantissas, shifts } = constants;
                 let params = FullyConnectedParams { weights, bias, mantissas, shifts, clamp };
                 self.weighted(&params, four_bit, [x, y], name, linear.macs);
+                self.work(patches_len(linear.row(), rows));
             }
         }
         Ok(())
+    }
+
+    /// Gives the last operator words to work in.
+    fn work(&mut self, words: usize) {
+        let work = self.fresh(View::row_major(&[words]), QParams::full(DType::I32, 1.0, 0), DType::I32.range());
+        let record = self.default_record(&work);
+        self.program.work(record);
     }
 
     /// An operator with weights, of the kind that their width asks for.

@@ -9,11 +9,11 @@ use crate::quant::{self, Multiplier};
 /// Bias, multiplier and clamp of every output channel.
 #[derive(Clone, Copy)]
 pub(crate) struct Channels<'a> {
-    bias: &'a [i32],
-    mantissas: &'a [i32],
-    shifts: &'a [i8],
-    zero_point: i32,
-    clamp: [i32; 2],
+    pub(super) bias: &'a [i32],
+    pub(super) mantissas: &'a [i32],
+    pub(super) shifts: &'a [i8],
+    pub(super) zero_point: i32,
+    pub(super) clamp: [i32; 2],
 }
 
 /// Constants of [`Channels`]: bias, mantissas, shifts.
@@ -45,6 +45,29 @@ impl<'a> Channels<'a> {
         if valid { Ok(()) } else { Err(Reason::OperatorRange) }
     }
 
+    /// Whether all multipliers lie in `[2^-23, 2^-2)`, so that the high words of products are enough: with `t = 31 + shift`
+    /// at least 33, `⌊p / 2^t + 1/2⌋ = (⌊p / 2^32⌋ + 2^(t − 33)) >> (t − 32)`, and the zero point, shifted likewise, fits
+    /// beside them.
+    pub(crate) fn are_plain(&self) -> bool {
+        self.shifts.iter().all(|shift| (2..=23).contains(shift))
+    }
+
+    /// Clamps `count` neighbouring bytes of each of `pixels` pixels, `stride` bytes apart, that hold all of i8.
+    #[cfg(dsp)]
+    pub(super) fn clamp_rows(&self, y: &mut [u8], [pixels, stride, count]: [usize; 3]) -> Option<()> {
+        if self.clamp == [-128, 127] {
+            return Some(());
+        }
+        let [low, high] = self.clamp.map(|end| end as i8);
+        for pixel in 0..pixels {
+            let start = pixel.wrapping_mul(stride);
+            for y in y.get_mut(start..start.wrapping_add(count))? {
+                *y = (*y as i8).max(low).min(high) as u8;
+            }
+        }
+        Some(())
+    }
+
     /// Adds the bias of channel `o` to `acc` and requantizes.
     #[inline(always)]
     pub(crate) fn finish(&self, o: usize, acc: i32) -> Option<i32> {
@@ -63,6 +86,17 @@ pub(crate) struct Output<'a> {
 impl<'a> Output<'a> {
     pub(crate) fn new(bytes: &'a mut [u8], dtype: DType) -> Self {
         Self { bytes, dtype }
+    }
+
+    /// The type of its elements.
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Elements of 8 bits from `index` on.
+    #[cfg(dsp)]
+    pub(crate) fn bytes_from(&mut self, index: usize) -> Option<&mut [u8]> {
+        self.bytes.get_mut(index..)
     }
 
     /// Writes element `index`.

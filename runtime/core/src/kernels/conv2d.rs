@@ -1,22 +1,25 @@
 //! 2-D convolution.
 
 use super::channels::{Channels, Output};
-use super::memory::{self, BLOCK};
-use super::weights::{GROUP, Int4, Int8, Matrix, Rows, Width, by_width};
-use super::window::{Taps, Window};
+use super::linear::{Linear, Place, Source};
+use super::memory;
+use super::patches::{Patch, patches_len};
+use super::weights::{Int4, Int8, MAX_FILTER, Matrix, Width, by_width, filter_len};
+use super::window::Window;
 use crate::error::Reason;
 use crate::op::Conv2dParams;
 use crate::plan::{OpView, Plan, TensorRecord};
 
 /// `y[n, oy, ox, o] = requantize(bias'[o] + Σ w[o, ky, kx, c] · x[n, iy, ix, g·C/groups + c] + zero_point_x · Σ_padding w)`.
 ///
-/// `x` is i8 `[N, H, W, C]`, `y` of any dtype `[N, OH, OW, O]`, `w` i8 `[O, kernel_h, kernel_w, C / groups]`.
+/// `x` is i8 `[N, H, W, C]`, `y` of any dtype `[N, OH, OW, O]`, `w` i8 `[O, kernel_h, kernel_w, C / groups]`, packed by
+/// [`pack_conv2d`]. A second output of i32 is memory to work in: [`patches_len`] words.
 /// `iy = oy · stride_h − pad_top + ky · dilation_h`, and so for `ix`; taps outside the input have the real
 /// value 0. Sums wrap at 32 bits on every target. One rounding, half up, per element.
 #[derive(Debug, Clone, Copy)]
 pub struct Conv2d;
 
-/// [`Conv2d`] with weights of 4 bits, packed by [`super::pack_int4`] in rows of `kernel_h · kernel_w · C / groups`.
+/// [`Conv2d`] with weights of 4 bits, packed by [`super::pack_int4`] in rows of [`conv2d_filter_len`].
 #[derive(Debug, Clone, Copy)]
 pub struct Conv2dI4;
 
@@ -26,105 +29,103 @@ struct Conv<'a, W: Width> {
     groups: usize,
     /// Input channels per group.
     depth: usize,
-    weights: Matrix<'a, W>,
-    channels: Channels<'a>,
+    linear: Linear<'a, W>,
+}
+
+/// Whether neighbouring taps are neighbours in memory, so that a row of them is one segment.
+const fn joined(groups: usize, dilation: usize) -> bool {
+    groups == 1 && dilation == 1
+}
+
+/// Elements of a packed filter of a convolution; see [`filter_len`].
+pub const fn conv2d_filter_len([kernel_h, kernel_w]: [usize; 2], depth: usize, groups: usize, dilation_w: usize) -> usize {
+    if joined(groups, dilation_w) { filter_len(kernel_h, kernel_w * depth) } else { filter_len(kernel_h * kernel_w, depth) }
 }
 
 impl<'a, W: Width> Conv<'a, W> {
     fn new(p: &Conv2dParams, x: &TensorRecord, y: &TensorRecord, plan: &Plan<'a>) -> Result<Self, Reason> {
         let window = Window::new(x, y, [p.kernel, p.strides, p.dilations], p.pads, true)?;
-        let (inputs, outputs) = (window.in_channels, window.out_channels);
+        let (inputs, out_channels) = (window.in_channels, window.out_channels);
         let groups = p.groups as usize;
         let depth = inputs.checked_div(groups).ok_or(Reason::OperatorShape)?;
-        let group_outputs = outputs.checked_div(groups).ok_or(Reason::OperatorShape)?;
-        if depth.checked_mul(groups) != Some(inputs) || group_outputs.checked_mul(groups) != Some(outputs) {
+        let group_outputs = out_channels.checked_div(groups).ok_or(Reason::OperatorShape)?;
+        if depth.checked_mul(groups) != Some(inputs) || group_outputs.checked_mul(groups) != Some(out_channels) {
             return Err(Reason::OperatorShape);
         }
-        let len = window.taps().and_then(|taps| taps.checked_mul(depth)).ok_or(Reason::OperatorShape)?;
-        let weights = Matrix::new(plan, p.weights, outputs, len)?;
-        let channels = Channels::new(plan, [p.bias, p.mantissas, p.shifts], outputs, p.clamp, y)?;
-        Ok(Self { window, groups, depth, weights, channels })
+        // Filled up, a tap has at most 4 times its elements.
+        let len = window.taps().and_then(|taps| taps.checked_mul(depth)).filter(|&len| len <= MAX_FILTER);
+        len.ok_or(Reason::OperatorShape)?;
+        let filter_len =
+            conv2d_filter_len([window.rows.kernel, window.cols.kernel], depth, groups, window.cols.dilation.get());
+        let weights = Matrix::new(plan, p.weights, out_channels, filter_len)?;
+        let channels = Channels::new(plan, [p.bias, p.mantissas, p.shifts], out_channels, p.clamp, y)?;
+        Ok(Self { window, groups, depth, linear: Linear { weights, channels, filter_len, out_channels } })
     }
 
-    /// Computes output pixel `pixel` (counted over the whole batch) from one image.
-    #[inline(always)]
-    fn pixel(&self, image: &[i8], ty: Taps, tx: Taps, x_zero: i32, pixel: usize, y: &mut Output<'_>) -> Option<()> {
-        let Window { rows, cols, in_channels, out_channels, .. } = self.window;
-        let depth = self.depth;
-        let row_len = cols.kernel.wrapping_mul(depth);
-        // Neighbouring taps are neighbours in memory, so a row of them is one dot product.
-        let joined = self.groups == 1 && cols.dilation.get() == 1;
-        let (segments, len) = if joined { (1, tx.len().wrapping_mul(depth)) } else { (tx.len(), depth) };
-        let inside = ty.len() == rows.kernel && tx.len() == cols.kernel;
-        let group_outputs = out_channels.checked_div(self.groups)?;
-        for group in 0..self.groups {
-            let end = group.wrapping_add(1).wrapping_mul(group_outputs);
-            for o in (group.wrapping_mul(group_outputs)..end).step_by(GROUP) {
-                let filters = self.weights.rows(o, end)?;
-                let mut acc = [0i32; GROUP];
-                for ky in ty.first..ty.end {
-                    let iy = ty.start.wrapping_add(ky.wrapping_sub(ty.first).wrapping_mul(rows.dilation.get()));
-                    let row = iy.wrapping_mul(cols.input).wrapping_add(tx.start).wrapping_mul(in_channels);
-                    let mut x_at = row.wrapping_add(group.wrapping_mul(depth));
-                    let mut w_at = ky.wrapping_mul(row_len).wrapping_add(tx.first.wrapping_mul(depth));
-                    for _ in 0..segments {
-                        let x = image.get(x_at..x_at.wrapping_add(len))?;
-                        W::dot(x, &filters, w_at, &mut acc)?;
-                        x_at = x_at.wrapping_add(in_channels.wrapping_mul(cols.dilation.get()));
-                        w_at = w_at.wrapping_add(depth);
-                    }
-                }
-                if !inside && x_zero != 0 {
-                    self.add_padding(ty, tx, x_zero, &filters, &mut acc)?;
-                }
-                for (o, acc) in (o..end).zip(acc) {
-                    y.put(pixel.wrapping_mul(out_channels).wrapping_add(o), self.channels.finish(o, acc)?)?;
-                }
-            }
-        }
-        Some(())
+    /// Output pixels of an image.
+    fn pixels(&self) -> usize {
+        self.window.rows.output.wrapping_mul(self.window.cols.output)
     }
 
-    /// Adds `zero_point_x · Σ w` over the taps in the padding: as if they held the zero point.
-    #[inline(never)]
-    fn add_padding(
-        &self,
-        ty: Taps,
-        tx: Taps,
-        x_zero: i32,
-        filters: &Rows<'_, W>,
-        acc: &mut [i32; GROUP],
-    ) -> Option<()> {
-        let (rows, cols) = (self.window.rows.kernel, self.window.cols.kernel);
-        let padding = [x_zero as i8; BLOCK];
-        for ky in 0..rows {
-            // Columns `0..left` and `right..cols` of this row are padding.
-            let (left, right) = if (ty.first..ty.end).contains(&ky) { (tx.first, tx.end) } else { (cols, cols) };
-            let row = ky.wrapping_mul(cols);
-            for (start, end) in [(row, row.wrapping_add(left)), (row.wrapping_add(right), row.wrapping_add(cols))] {
-                let len = end.saturating_sub(start).wrapping_mul(self.depth);
-                let start = start.wrapping_mul(self.depth);
-                for at in (0..len).step_by(BLOCK) {
-                    let x = padding.get(..BLOCK.min(len.wrapping_sub(at)))?;
-                    W::dot(x, filters, start.wrapping_add(at), acc)?;
-                }
-            }
-        }
-        Some(())
-    }
-
-    fn run(&self, x: &[i8], x_zero: i32, y: &mut Output<'_>) -> Option<()> {
-        let Window { batch, rows, cols, in_channels, .. } = self.window;
+    fn run(&self, x: &[i8], x_zero: i8, work: &mut [u32], y: &mut Output<'_>) -> Option<()> {
+        let Window { batch, rows, cols, in_channels, out_channels, .. } = self.window;
         let image_len = rows.input.wrapping_mul(cols.input).wrapping_mul(in_channels);
-        let mut pixel = 0usize;
+        let group_outputs = out_channels.checked_div(self.groups)?;
         for n in 0..batch {
             let image = x.get(n.wrapping_mul(image_len)..)?;
-            for oy in 0..rows.output {
-                let ty = rows.taps(oy);
-                for ox in 0..cols.output {
-                    self.pixel(image, ty, cols.taps(ox), x_zero, pixel, y)?;
-                    pixel = pixel.wrapping_add(1);
+            for group in 0..self.groups {
+                let first = group.wrapping_mul(group_outputs);
+                let pixel = n.wrapping_mul(self.pixels());
+                let place = Place { pixel, first, end: first.wrapping_add(group_outputs) };
+                let source = Pixels { conv: self, image: image.get(group.wrapping_mul(self.depth)..)?, x_zero };
+                self.linear.run(&source, self.pixels(), place, work, y)?;
+            }
+        }
+        Some(())
+    }
+}
+
+/// The pixels of one image and group.
+struct Pixels<'c, 'a, W: Width> {
+    conv: &'c Conv<'a, W>,
+    /// The input from the group's first channel on.
+    image: &'c [i8],
+    x_zero: i8,
+}
+
+impl<W: Width> Source for Pixels<'_, '_, W> {
+    #[inline(never)]
+    fn write<const N: usize>(&self, i: usize, mut patch: Patch<'_, N>) -> Option<()> {
+        let Conv { window: Window { rows, cols, in_channels, .. }, groups, depth, .. } = *self.conv;
+        let oy = i.checked_div(cols.output)?;
+        let (ty, tx) = (rows.taps(oy), cols.taps(i.wrapping_sub(oy.wrapping_mul(cols.output))));
+        if ty.len() < rows.kernel || tx.len() < cols.kernel {
+            // Padding holds the zero point.
+            patch.fill(self.x_zero);
+        }
+        let joined = joined(groups, cols.dilation.get());
+        // Elements of a segment, the first of them inside the input, and how many are.
+        let (len, first, inside) = match joined {
+            true => (cols.kernel.wrapping_mul(depth), tx.first.wrapping_mul(depth), tx.len().wrapping_mul(depth)),
+            false => (depth, 0, depth),
+        };
+        let quads = len.wrapping_add(3) / 4;
+        for ky in ty.first..ty.end {
+            let iy = ty.start.wrapping_add(ky.wrapping_sub(ty.first).wrapping_mul(rows.dilation.get()));
+            let mut at = iy.wrapping_mul(cols.input).wrapping_add(tx.start).wrapping_mul(in_channels);
+            let (segment, count) = match joined {
+                true => (ky, usize::from(tx.len() > 0)),
+                false => (ky.wrapping_mul(cols.kernel).wrapping_add(tx.first), tx.len()),
+            };
+            let mut quad = segment.wrapping_mul(quads).wrapping_add(first / 4);
+            for _ in 0..count {
+                let x = self.image.get(at..at.wrapping_add(inside))?;
+                match first % 4 {
+                    0 => patch.write(quad, x, self.x_zero)?,
+                    skipped => patch.write_after(quad, skipped, x, self.x_zero)?,
                 }
+                at = at.wrapping_add(in_channels.wrapping_mul(cols.dilation.get()));
+                quad = quad.wrapping_add(quads);
             }
         }
         Some(())
@@ -132,30 +133,52 @@ impl<'a, W: Width> Conv<'a, W> {
 }
 
 fn check<W: Width>(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
-    memory::check_arity(op, 1)?;
-    let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+    memory::check_work_arity(op, 1)?;
+    let (x, y, work) = (plan.input(op, 0)?, plan.output(op, 0)?, plan.output(op, 1)?);
     memory::check_i8(&x)?;
-    Conv::<W>::new(&W::params(op)?, &x, &y, plan)?.channels.check(&y)?;
+    let conv = Conv::<W>::new(&W::params(op)?, &x, &y, plan)?;
+    conv.linear.channels.check(&y)?;
+    memory::check_work(&work, patches_len(conv.linear.filter_len, conv.pixels()), [&x, &y])?;
     memory::check_disjoint(&x, &y)
 }
 
 fn run<W: Width>(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
-    let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+    let (x, y, work) = (plan.input(op, 0)?, plan.output(op, 0)?, plan.output(op, 1)?);
     let conv = Conv::<W>::new(&W::params(op)?, &x, &y, plan)?;
-    let (inputs, out) = memory::split(plan, arena, &y)?;
+    let (inputs, out, work) = memory::split_work(plan, arena, [&y, &work])?;
     let mut out = Output::new(out, y.dtype);
-    conv.run(inputs.i8s(&x)?, i32::from(x.zero_point), &mut out).ok_or(Reason::OperatorShape)
+    conv.run(inputs.i8s(&x)?, x.zero_point as i8, work, &mut out).ok_or(Reason::OperatorShape)
 }
 
 by_width!(Conv2d Int8, Conv2dI4 Int4);
 
-/// Packs ONNX convolution weights `[O, C, H, W]` (`C` per group) as `[O, H, W, C]`.
+/// Packs ONNX convolution weights `[O, C, H, W]` (`C` per group) as filters of [`conv2d_filter_len`] elements: segments of
+/// `[W, C]` elements, one for each row of taps, or of `[C]` elements, one for each tap, where groups or a dilation keep
+/// taps apart; see [`filter_len`].
 ///
 /// # Errors
 ///
-/// [`Reason::BufferMismatch`] when a length is not `O · C · H · W`.
-pub fn pack_conv2d(oihw: &[i8], [o, c, h, w]: [usize; 4], packed: &mut [i8]) -> Result<(), Reason> {
-    permute(oihw, [o, c, h, w], |[o_at, c_at, h_at, w_at]| ((o_at * h + h_at) * w + w_at) * c + c_at, packed)
+/// [`Reason::BufferMismatch`] when a length is not what the sizes make it.
+pub fn pack_conv2d(
+    oihw: &[i8],
+    [o, c, h, w]: [usize; 4],
+    groups: usize,
+    dilation_w: usize,
+    packed: &mut [i8],
+) -> Result<(), Reason> {
+    let filter = conv2d_filter_len([h, w], c, groups, dilation_w);
+    let place = |[o_at, c_at, h_at, w_at]: [usize; 4]| {
+        let within = match joined(groups, dilation_w) {
+            true => h_at * (w * c).next_multiple_of(4) + w_at * c + c_at,
+            false => (h_at * w + w_at) * c.next_multiple_of(4) + c_at,
+        };
+        o_at * filter + within
+    };
+    if packed.len() != o * filter {
+        return Err(Reason::BufferMismatch);
+    }
+    packed.fill(0);
+    permute(oihw, [o, c, h, w], place, packed)
 }
 
 /// Copies `source`, of shape `[o, c, h, w]`, element by element to the places that `place` names.
@@ -166,7 +189,7 @@ pub(super) fn permute(
     packed: &mut [i8],
 ) -> Result<(), Reason> {
     let len = shape.iter().try_fold(1usize, |len, &dim| len.checked_mul(dim));
-    if len != Some(source.len()) || source.len() != packed.len() {
+    if len != Some(source.len()) || source.len() > packed.len() {
         return Err(Reason::BufferMismatch);
     }
     let [o, c, h, w] = shape;

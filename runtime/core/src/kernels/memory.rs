@@ -16,9 +16,14 @@ pub(crate) fn params<P: Params>(op: &OpView<'_>) -> Result<P, Reason> {
     op.params().ok_or(Reason::Operator)
 }
 
-/// Refuses a record with other numbers of tensors than these.
+/// Refuses a record with another number of inputs, or with other outputs than one.
 pub(crate) fn check_arity(op: &OpView<'_>, inputs: usize) -> Result<(), Reason> {
     if op.input_count() == inputs && op.output_count() == 1 { Ok(()) } else { Err(Reason::Operator) }
+}
+
+/// As [`check_arity`] for operators with memory to work in: their second output.
+pub(crate) fn check_work_arity(op: &OpView<'_>, inputs: usize) -> Result<(), Reason> {
+    if op.input_count() == inputs && op.output_count() == 2 { Ok(()) } else { Err(Reason::Operator) }
 }
 
 /// Refuses a clamp that is empty or leaves the range of the output.
@@ -112,13 +117,11 @@ pub(crate) fn bytes_mut<'a>(arena: &'a mut [u8], y: &TensorRecord) -> Result<&'a
     arena.get_mut(start..end).ok_or(Reason::TensorBounds)
 }
 
-/// What an operator may read while it holds its output.
+/// What an operator may read while it holds what it writes: the constants, and pieces of the arena with their offsets.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {
     consts: &'a [u8],
-    before: &'a [u8],
-    after: &'a [u8],
-    after_start: usize,
+    pieces: [(usize, &'a [u8]); 3],
 }
 
 /// Takes the output's bytes out of the arena; everything else stays readable.
@@ -128,9 +131,40 @@ pub(crate) fn split<'a>(
     y: &TensorRecord,
 ) -> Result<(Inputs<'a>, &'a mut [u8]), Reason> {
     let (start, end) = range(y)?;
-    let (before, rest) = arena.split_at_mut_checked(start).ok_or(Reason::TensorBounds)?;
-    let (y, after) = rest.split_at_mut_checked(end.wrapping_sub(start)).ok_or(Reason::TensorBounds)?;
-    Ok((Inputs { consts: plan.consts(), before, after, after_start: end }, y))
+    let [before, y, after] = cut(arena, [start, end])?;
+    Ok((Inputs { consts: plan.consts(), pieces: [(0, before), (end, after), (0, &[])] }, y))
+}
+
+/// Takes the output's bytes and those of words to work in out of the arena.
+pub(crate) fn split_work<'a>(
+    plan: &Plan<'a>,
+    arena: &'a mut [u8],
+    [y, work]: [&TensorRecord; 2],
+) -> Result<(Inputs<'a>, &'a mut [u8], &'a mut [u32]), Reason> {
+    let (y, work) = (range(y)?, range(work)?);
+    let (first, second) = if y <= work { (y, work) } else { (work, y) };
+    let [arena, later, after] = cut(arena, [second.0, second.1])?;
+    let [before, earlier, between] = cut(arena, [first.0, first.1])?;
+    let pieces = [(0, &*before), (first.1, &*between), (second.1, &*after)];
+    let (y, work) = if y <= work { (earlier, later) } else { (later, earlier) };
+    let work = bytemuck::try_cast_slice_mut(work).map_err(|_| Reason::Alignment)?;
+    Ok((Inputs { consts: plan.consts(), pieces }, y, work))
+}
+
+/// Cuts bytes in three.
+fn cut(bytes: &mut [u8], [start, end]: [usize; 2]) -> Result<[&mut [u8]; 3], Reason> {
+    let (before, rest) = bytes.split_at_mut_checked(start).ok_or(Reason::TensorBounds)?;
+    let len = end.checked_sub(start).ok_or(Reason::TensorBounds)?;
+    let (middle, after) = rest.split_at_mut_checked(len).ok_or(Reason::TensorBounds)?;
+    Ok([before, middle, after])
+}
+
+/// Refuses memory to work in that has other than `words` words of i32 or shares a byte with a tensor.
+pub(crate) fn check_work(work: &TensorRecord, words: usize, others: [&TensorRecord; 2]) -> Result<(), Reason> {
+    if work.dtype != DType::I32 || work.is_const() || elements(work) != words {
+        return Err(Reason::OperatorShape);
+    }
+    others.into_iter().try_for_each(|other| check_disjoint(other, work))
 }
 
 impl<'a> Inputs<'a> {
@@ -140,10 +174,8 @@ impl<'a> Inputs<'a> {
         if x.is_const() {
             return self.consts.get(start..end).ok_or(Reason::TensorBounds);
         }
-        match start.checked_sub(self.after_start) {
-            Some(start) => self.after.get(start..end.wrapping_sub(self.after_start)).ok_or(Reason::TensorBounds),
-            None => self.before.get(start..end).ok_or(Reason::Overlap),
-        }
+        let inside = |&(at, piece): &(usize, &'a [u8])| piece.get(start.checked_sub(at)?..end.checked_sub(at)?);
+        self.pieces.iter().find_map(inside).ok_or(Reason::Overlap)
     }
 
     /// The elements of an i8 input.

@@ -1,12 +1,14 @@
 //! Weights in 8 and in 4 bits: how they lie in the constants, and the inner loops that read them.
 //!
-//! Weights are a matrix: a row for each output channel of a convolution or product, a row for each tap of a depthwise
-//! convolution. In 8 bits an element is a byte and rows follow each other. In 4 bits a row is a whole number of
-//! 32-bit words (little-endian) of eight elements each: of the elements `8i..8i + 8` of a row, byte `j` of word `i` holds
-//! element `8i + j` in its low and `8i + 4 + j` in its high nibble, both two's complement. So `word << 4` and `word`,
-//! masked with `0xF0F0F0F0`, hold four neighbouring weights each (times 16) in their four bytes, in the order of the four
-//! activations they belong to: two masks and the extending instructions of any core unpack eight weights. What is
-//! left of the last word is not read.
+//! Weights are a matrix: a row (a *filter*) for each output channel of a convolution or product, a row for each tap of a
+//! depthwise convolution. In 8 bits an element is a byte and rows follow each other. In 4 bits a row is a whole number of
+//! 32-bit words (little-endian) of eight elements each, stored as `element + 8`: nibbles 0 and 4 of a word hold elements 0
+//! and 2, nibbles 1 and 5 elements 1 and 3, nibbles 2 and 6 elements 4 and 6, nibbles 3 and 7 elements 5 and 7. So
+//! `word >> 4i`, masked with `0x000F000F`, is a pair of 16-bit numbers: one instruction prepares two multiplications of
+//! cores with dual 16-bit multipliers, and the pairs are those that `sxtb16` makes of bytes.
+//!
+//! Filters lie in segments, as [`filter_len`] says: what lies together in the input lies together here and begins at a
+//! word.
 
 use super::memory;
 use crate::error::Reason;
@@ -18,6 +20,18 @@ pub(crate) const GROUP: usize = 4;
 
 /// Elements in a word of 4-bit weights.
 const PER_WORD: usize = 8;
+
+/// Elements in an octet: filters are whole numbers of them.
+pub(crate) const OCTET: usize = 8;
+
+/// Elements of the largest filter: filled up, it and its patches are still lengths on a core of 32 bits.
+pub(crate) const MAX_FILTER: usize = 1 << 24;
+
+/// Elements of a filter of `segments` runs of `len` elements that lie next to each other in the input: each run is filled
+/// up with zeros to a multiple of 4, and the whole to a multiple of 8.
+pub const fn filter_len(segments: usize, len: usize) -> usize {
+    (segments * len.next_multiple_of(4)).next_multiple_of(OCTET)
+}
 
 /// The same row range of the weights of [`GROUP`] output channels.
 pub(crate) type Rows<'a, W> = [&'a [<W as Width>::Unit]; GROUP];
@@ -33,8 +47,15 @@ pub(crate) trait Width: Copy {
     /// The parameters of a record of an operator with weights of this width.
     fn params<P: Weighted>(op: &OpView<'_>) -> Result<P, Reason>;
 
+    /// Whether two weights share a byte.
+    #[cfg(dsp)]
+    const PACKED: bool;
+
     /// Element `k` of a row.
     fn get(row: &[Self::Unit], k: usize) -> Option<i32>;
+
+    /// Elements `8i..8i + 8` of a row.
+    fn octet(row: &[Self::Unit], i: usize) -> Option<[i32; OCTET]>;
 
     /// `acc[i] += Σ_k x[k] · rows[i][start + k]`, wrapping.
     fn dot(x: &[i8], rows: &Rows<'_, Self>, start: usize, acc: &mut [i32; GROUP]) -> Option<()>;
@@ -67,6 +88,12 @@ impl<'a, W: Width> Matrix<'a, W> {
         Ok(Self { units: memory::constants(plan, constant, count)?, stride })
     }
 
+    /// Rows `first..end`, one after the other.
+    #[cfg(dsp)]
+    pub(crate) fn range(&self, first: usize, end: usize) -> Option<&'a [W::Unit]> {
+        self.units.get(first.wrapping_mul(self.stride)..end.wrapping_mul(self.stride))
+    }
+
     /// One row.
     #[inline(always)]
     pub(crate) fn row(&self, i: usize) -> Option<&'a [W::Unit]> {
@@ -94,6 +121,9 @@ fn part<'a, T>(rows: &[&'a [T]; GROUP], start: usize, len: usize) -> Option<[&'a
 impl Width for Int8 {
     type Unit = i8;
 
+    #[cfg(dsp)]
+    const PACKED: bool = false;
+
     fn row_units(len: usize) -> usize {
         len
     }
@@ -105,6 +135,12 @@ impl Width for Int8 {
     #[inline(always)]
     fn get(row: &[i8], k: usize) -> Option<i32> {
         row.get(k).map(|&w| i32::from(w))
+    }
+
+    #[inline(always)]
+    fn octet(row: &[i8], i: usize) -> Option<[i32; OCTET]> {
+        let (octets, _) = row.as_chunks::<OCTET>();
+        octets.get(i).map(|octet| octet.map(i32::from))
     }
 
     #[inline(always)]
@@ -139,20 +175,25 @@ impl Width for Int8 {
     }
 }
 
+/// The lowest bit of element `k` of a word.
+#[inline(always)]
+const fn place(k: u32) -> u32 {
+    (k & 1) * 4 + (k & 2) * 8 + (k & 4) * 2
+}
+
 /// Element `K` of a word.
 #[inline(always)]
 fn nibble<const K: u32>(word: u32) -> i32 {
-    // Byte K mod 4, its low nibble for the first four elements: shifted to the top, then down with its sign.
-    (word << (28 - 8 * (K % 4) - 4 * (K / 4))) as i32 >> 28
+    decode(word >> place(K))
+}
+
+/// The element in the lowest nibble.
+#[inline(always)]
+fn decode(word: u32) -> i32 {
+    (word & 15) as i32 - 8
 }
 
 impl Int4 {
-    /// How far left element `k` of a word lies below the top nibble.
-    #[inline(always)]
-    fn shift(k: usize) -> u32 {
-        let k = k as u32;
-        28 - (k % 4 * 8) - (k & 4)
-    }
 
     /// As [`Width::dot`], element by element.
     #[inline(never)]
@@ -165,11 +206,11 @@ impl Int4 {
             let word = at / PER_WORD;
             let (wa, wb, wc, wd) = (*wa.get(word)?, *wb.get(word)?, *wc.get(word)?, *wd.get(word)?);
             for (k, &x) in (at..).zip(now) {
-                let (x, shift) = (i32::from(x), Self::shift(k));
-                a = a.wrapping_add(x.wrapping_mul((wa << shift) as i32 >> 28));
-                b = b.wrapping_add(x.wrapping_mul((wb << shift) as i32 >> 28));
-                c = c.wrapping_add(x.wrapping_mul((wc << shift) as i32 >> 28));
-                d = d.wrapping_add(x.wrapping_mul((wd << shift) as i32 >> 28));
+                let (x, shift) = (i32::from(x), place(k as u32));
+                a = a.wrapping_add(x.wrapping_mul(decode(wa >> shift)));
+                b = b.wrapping_add(x.wrapping_mul(decode(wb >> shift)));
+                c = c.wrapping_add(x.wrapping_mul(decode(wc >> shift)));
+                d = d.wrapping_add(x.wrapping_mul(decode(wd >> shift)));
             }
             at = at.wrapping_add(now.len());
             x = later;
@@ -182,6 +223,9 @@ impl Int4 {
 impl Width for Int4 {
     type Unit = u32;
 
+    #[cfg(dsp)]
+    const PACKED: bool = true;
+
     fn row_units(len: usize) -> usize {
         len.div_ceil(PER_WORD)
     }
@@ -192,7 +236,12 @@ impl Width for Int4 {
 
     #[inline(always)]
     fn get(row: &[u32], k: usize) -> Option<i32> {
-        Some((*row.get(k / PER_WORD)? << Self::shift(k)) as i32 >> 28)
+        Some(decode(*row.get(k / PER_WORD)? >> place(k as u32)))
+    }
+
+    #[inline(always)]
+    fn octet(row: &[u32], i: usize) -> Option<[i32; OCTET]> {
+        row.get(i).map(|&word| core::array::from_fn(|k| decode(word >> place(k as u32))))
     }
 
     #[inline(always)]
@@ -235,8 +284,8 @@ impl Width for Int4 {
         let (acc_blocks, _) = acc.as_chunks_mut::<4>();
         let mut at = start;
         for (acc, &[x0, x1, x2, x3]) in acc_blocks.iter_mut().zip(x_blocks) {
-            // The low nibbles of a word, or its high ones.
-            let half = *row.get(at / PER_WORD)? >> (at & 4);
+            // Either half of a word: elements 4 to 7 lie 8 bits above elements 0 to 3.
+            let half = *row.get(at / PER_WORD)? >> place(at as u32 & 4);
             let [a0, a1, a2, a3] = acc;
             *a0 = a0.wrapping_add(i32::from(x0).wrapping_mul(nibble::<0>(half)));
             *a1 = a1.wrapping_add(i32::from(x1).wrapping_mul(nibble::<1>(half)));
@@ -263,7 +312,7 @@ pub const fn int4_len(elements: usize, row: usize) -> usize {
 }
 
 /// Packs weights in a kernel's 8-bit order two to a byte, in rows of `row` elements: the order that the kernel's 4-bit
-/// twin reads. Nibbles without an element are 0.
+/// twin reads. Nibbles without an element hold the weight 0.
 ///
 /// # Errors
 ///
@@ -278,10 +327,11 @@ pub fn pack_int4(weights: &[i8], row: usize, packed: &mut [u8]) -> Result<(), Re
     }
     let rows = weights.chunks(row).flat_map(|row| row.chunks(PER_WORD));
     for (word, elements) in packed.chunks_mut(4).zip(rows) {
-        for (j, byte) in word.iter_mut().enumerate() {
-            let element = |k: usize| elements.get(k).map_or(0, |&w| w as u8 & 15);
-            *byte = element(j) | element(j + 4) << 4;
-        }
+        let nibbles = (0..PER_WORD).map(|k| {
+            let weight = elements.get(k).copied().unwrap_or(0);
+            ((weight + 8) as u32) << place(k as u32)
+        });
+        word.copy_from_slice(&nibbles.sum::<u32>().to_le_bytes());
     }
     Ok(())
 }
@@ -319,11 +369,14 @@ mod tests {
     }
 
     #[test]
-    fn two_masks_unpack_a_word() {
+    fn a_mask_unpacks_a_pair() {
         let weights = [-8, -1, 0, 1, 7, 2, -3, 5];
         let word = packed(&weights, 8)[0];
-        let extended = |word: u32| (word & 0xF0F0_F0F0).to_le_bytes().map(|byte| byte as i8 >> 4);
-        assert_eq!([extended(word << 4), extended(word)].concat(), weights);
+        for (i, pair) in [[0, 2], [1, 3], [4, 6], [5, 7]].into_iter().enumerate() {
+            let masked = word >> (4 * i) & 0x000F_000F;
+            let halves = [masked & 0xFFFF, masked >> 16].map(|half| half as i8 - 8);
+            assert_eq!(halves, pair.map(|k| weights[k]));
+        }
     }
 
     #[test]
@@ -335,7 +388,12 @@ mod tests {
             assert_eq!(Int4::get(&words[i / 11 * 2..], i % 11), Some(i32::from(w)), "{i}");
         }
         assert_eq!(Int4::get(&words, 32), None);
-        assert_eq!(words[1] & !0x000F_0F0F, 0, "nothing behind a row's last element");
+        let behind = (3..8).map(|k| nibble_at(words[1], k));
+        assert!(behind.into_iter().all(|w| w == 0), "zeros behind a row's last element");
+    }
+
+    fn nibble_at(word: u32, k: u32) -> i32 {
+        decode(word >> place(k))
     }
 
     #[test]

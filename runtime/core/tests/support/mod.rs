@@ -5,7 +5,7 @@ pub(crate) mod layouts;
 pub(crate) mod numeric;
 pub(crate) mod windows;
 
-use equant_runtime::kernels::{int4_len, reference};
+use equant_runtime::kernels::{filter_len, int4_len, pack_int4, patches_len, reference};
 use equant_runtime::op::{ConstRef, FourBit, OpKind, Params, Weighted};
 use equant_runtime::operator::OperatorSet;
 use equant_runtime::plan::{AlignedBytes, Builder, CONST_TENSOR, DType, Plan, Target, TensorRecord};
@@ -196,16 +196,43 @@ impl Case {
     /// Adds weights of noise in rows of `len`, of the width that this kind of operator has. Nibbles without an element
     /// are noise too.
     pub(crate) fn weights(&mut self, draws: &mut Draws, rows: u32, len: u32) -> ConstRef {
-        let four_bit = matches!(
-            self.kind,
-            OpKind::Conv2dI4 | OpKind::DepthwiseConv2dI4 | OpKind::FullyConnectedI4 | OpKind::ConvTranspose2dI4
-        );
+        let four_bit = matches!(self.kind, OpKind::DepthwiseConv2dI4 | OpKind::ConvTranspose2dI4);
         let row = if four_bit { int4_len(len as usize, len as usize) } else { len as usize };
         let mut bytes = draws.bytes(DType::I8, rows as usize * row);
         if four_bit && draws.range(0, 7) == 7 {
-            bytes.fill(0x88);
+            bytes.fill(0); // weights of -8
         }
         self.constant(&bytes)
+    }
+
+    /// Adds filters of noise, of the width that this kind of operator has: segments and elements in each, filled up with
+    /// zeros.
+    pub(crate) fn filters(&mut self, draws: &mut Draws, rows: u32, [segments, len]: [u32; 2]) -> ConstRef {
+        let filter = filter_len(segments as usize, len as usize);
+        let four_bit = matches!(self.kind, OpKind::Conv2dI4 | OpKind::FullyConnectedI4);
+        // Now and then the extremes, with which sums are largest.
+        let extreme = draws.range(0, 7) == 7;
+        let mut weights = vec![0i8; rows as usize * filter];
+        for row in weights.chunks_mut(filter) {
+            for segment in row.chunks_mut(len.next_multiple_of(4) as usize).take(segments as usize) {
+                for weight in &mut segment[..len as usize] {
+                    let noise = if extreme { -128 } else { draws.noise() as i8 };
+                    *weight = if four_bit { noise >> 4 } else { noise };
+                }
+            }
+        }
+        if !four_bit {
+            return self.constant(&weights.iter().map(|&w| w as u8).collect::<Vec<_>>());
+        }
+        let mut packed = vec![0; int4_len(weights.len(), filter)];
+        pack_int4(&weights, filter, &mut packed).unwrap();
+        self.constant(&packed)
+    }
+
+    /// Adds the memory that an operator with such filters works in.
+    pub(crate) fn patches(&mut self, [segments, len]: [u32; 2], pixels: u32) {
+        let words = patches_len(filter_len(segments as usize, len as usize), pixels as usize);
+        self.work(&Spec::new(DType::I32, &[words as u32], 0));
     }
 
     /// Adds an operator with weights of the width that its kind says.

@@ -11,12 +11,12 @@ use super::{Case, Draws, Spec};
 
 pub(crate) fn fully_connected(draws: &mut Draws, kind: OpKind) -> Case {
     let mut case = Case::new(kind);
-    let (rows, depth, outputs) = (draws.range(1, 4), draws.range(1, 70), draws.range(1, 11));
+    let (rows, depth, outputs) = (draws.range(1, 9), draws.range(1, 70), draws.range(1, 11));
     let x = Spec::new(DType::I8, &[1, rows, depth], draws.zero_point(DType::I8));
     let dtype = draws.dtype();
     let y = Spec::new(dtype, &[rows, outputs], draws.zero_point(dtype));
     case.random_input(&x, draws);
-    let weights = case.weights(draws, outputs, depth);
+    let weights = case.filters(draws, outputs, [1, depth]);
     let channels = Channels::draw(draws, outputs, depth);
     let params = FullyConnectedParams {
         weights,
@@ -25,6 +25,7 @@ pub(crate) fn fully_connected(draws: &mut Draws, kind: OpKind) -> Case {
         shifts: case.constant(&channels.shifts),
         clamp: draws.clamp(dtype),
     };
+    case.patches([1, depth], rows);
     case.finish_weighted(&params, &y)
 }
 

@@ -98,7 +98,9 @@ pub(crate) fn conv2d(draws: &mut Draws, kind: OpKind) -> Case {
     let dtype = draws.dtype();
     let y = Spec::new(dtype, &g.output(outputs), draws.zero_point(dtype));
     case.random_input(&x, draws);
-    let weights = case.weights(draws, outputs, g.taps() * depth);
+    let joined = groups == 1 && g.cols.dilation == 1;
+    let segments = if joined { [g.rows.kernel, g.cols.kernel * depth] } else { [g.taps(), depth] };
+    let weights = case.filters(draws, outputs, segments);
     let channels = Channels::draw(draws, outputs, g.taps() * depth);
     let params = Conv2dParams {
         kernel: g.pair(|axis| axis.kernel),
@@ -112,6 +114,7 @@ pub(crate) fn conv2d(draws: &mut Draws, kind: OpKind) -> Case {
         shifts: case.constant(&channels.shifts),
         clamp: draws.clamp(dtype),
     };
+    case.patches(segments, g.rows.output * g.cols.output);
     case.finish_weighted(&params, &y)
 }
 

@@ -11,13 +11,14 @@ use crate::quant;
 pub(super) fn fully_connected(record: &Record<'_>) -> Vec<i32> {
     let p: FullyConnectedParams = record.weighted();
     let x = record.input(0);
-    let (weights, bias) = (record.weights::<FullyConnectedParams>(p.weights, x.last()), record.i32s(p.bias));
+    let filter = x.last().div_ceil(8) * 8;
+    let (weights, bias) = (record.weights::<FullyConnectedParams>(p.weights, filter), record.i32s(p.bias));
     let (mantissas, shifts) = (record.i32s(p.mantissas), record.i8s(p.shifts));
     let zero_point = i32::from(record.output().zero_point);
     let mut y = Vec::new();
     for row in x.values.chunks(x.last()) {
         for o in 0..bias.len() {
-            let sum: i64 = (0..row.len()).map(|k| weights[o * row.len() + k] * row[k]).sum();
+            let sum: i64 = (0..row.len()).map(|k| weights[o * filter + k] * row[k]).sum();
             let acc = (bias[o] + sum) as i32; // sums wrap at 32 bits
             let scale = multiplier(mantissas[o] as i32, shifts[o] as i32);
             y.push(quant::requantize(acc, scale, zero_point, p.clamp[0], p.clamp[1]));

@@ -106,11 +106,13 @@ impl Record<'_> {
             return self.i8s(constant);
         }
         let mut weights = Vec::new();
+        // The nibble of each element of a word.
+        const PLACES: [usize; 8] = [0, 1, 4, 5, 2, 3, 6, 7];
         for row_bytes in self.bytes(constant).chunks(row.div_ceil(8) * 4) {
             for k in 0..row {
-                let byte = row_bytes[k / 8 * 4 + k % 4];
-                let nibble = if k % 8 < 4 { byte & 15 } else { byte >> 4 };
-                weights.push(if nibble < 8 { i64::from(nibble) } else { i64::from(nibble) - 16 });
+                let place = PLACES[k % 8];
+                let byte = row_bytes[k / 8 * 4 + place / 2];
+                weights.push(i64::from(byte >> (place % 2 * 4) & 15) - 8);
             }
         }
         weights

@@ -17,7 +17,12 @@ pub(super) fn conv2d(record: &Record<'_>) -> Vec<i32> {
     let dims = record.output_dims();
     let [kernel_h, kernel_w] = p.kernel;
     let depth = x.dims[3] / p.groups as usize;
-    let weights = record.weights::<Conv2dParams>(p.weights, (kernel_h * kernel_w) as usize * depth);
+    // Taps that lie next to each other in the input share a segment.
+    let joined = p.groups == 1 && p.dilations[1] == 1;
+    let (segments, len) = if joined { (kernel_h, kernel_w as usize * depth) } else { (kernel_h * kernel_w, depth) };
+    let segment = len.div_ceil(4) * 4;
+    let row = (segments as usize * segment).div_ceil(8) * 8;
+    let weights = record.weights::<Conv2dParams>(p.weights, row);
     let (bias, mantissas, shifts) = (record.i32s(p.bias), record.i32s(p.mantissas), record.i8s(p.shifts));
     let group_outputs = dims[3] / p.groups as usize;
     let element = |[n, oy, ox, o]: [usize; 4]| {
@@ -27,9 +32,13 @@ pub(super) fn conv2d(record: &Record<'_>) -> Vec<i32> {
                 for c in 0..depth {
                     let iy = position(oy, p.strides[0], ky, p.dilations[0], p.pads[0]);
                     let ix = position(ox, p.strides[1], kx, p.dilations[1], p.pads[1]);
-                    let tap = (o * kernel_h as usize + ky as usize) * kernel_w as usize + kx as usize;
+                    let (ky, kx) = (ky as usize, kx as usize);
+                    let place = match joined {
+                        true => ky * segment + kx * depth + c,
+                        false => (ky * kernel_w as usize + kx) * segment + c,
+                    };
                     let channel = o / group_outputs * depth + c;
-                    acc += weights[tap * depth + c] * x.at_padded(n, iy, ix, channel);
+                    acc += weights[o * row + place] * x.at_padded(n, iy, ix, channel);
                 }
             }
         }

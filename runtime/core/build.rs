@@ -1,0 +1,20 @@
+//! Says which kernels the target has instructions for, where the compiler does not tell crates: `cfg(dsp)`, the DSP
+//! extension of Arm M-profile cores (dual 16-bit multiply-accumulate).
+
+use std::env;
+
+/// Cores of Armv8-M that have the extension; Armv7E-M always has.
+const V8M_WITH_DSP: [&str; 4] = ["cortex-m33", "cortex-m35p", "cortex-m55", "cortex-m85"];
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-check-cfg=cfg(dsp)");
+    let target = env::var("TARGET").unwrap_or_default();
+    // The flags of `rustflags`, separated by U+001F.
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let cpu = flags.split('\u{1f}').rev().find_map(|flag| flag.split_once("target-cpu=").map(|(_, cpu)| cpu));
+    let v8m = target.starts_with("thumbv8m.main") && cpu.is_some_and(|cpu| V8M_WITH_DSP.contains(&cpu));
+    if target.starts_with("thumbv7em") || v8m {
+        println!("cargo::rustc-cfg=dsp");
+    }
+}

@@ -1,0 +1,100 @@
+//! Patches times filters: the inner part of convolutions and of products with constant weights.
+
+use super::channels::{Channels, Output};
+use super::patches::{self, PIXELS, Patch};
+use super::weights::{Matrix, OCTET, Width};
+use crate::plan::DType;
+
+/// What output pixels read.
+pub(crate) trait Source {
+    /// Writes what pixel `i` reads into its patch.
+    fn write<const W: usize>(&self, i: usize, patch: Patch<'_, W>) -> Option<()>;
+}
+
+/// Filters with what finishes their sums.
+#[derive(Clone, Copy)]
+pub(crate) struct Linear<'a, W: Width> {
+    pub(crate) weights: Matrix<'a, W>,
+    pub(crate) channels: Channels<'a>,
+    /// Elements of a filter.
+    pub(crate) filter_len: usize,
+    /// Channels of the output: the distance of its pixels.
+    pub(crate) out_channels: usize,
+}
+
+/// Where a block of results goes: filters `first..end` of the output pixels from `pixel` on.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) pixel: usize,
+    pub(crate) first: usize,
+    pub(crate) end: usize,
+}
+
+impl<W: Width> Linear<'_, W> {
+    /// Computes `pixels` output pixels from `place.pixel` on; `work` has [`patches::patches_len`] words.
+    #[inline(always)]
+    pub(crate) fn run(
+        &self,
+        source: &impl Source,
+        pixels: usize,
+        place: Place,
+        work: &mut [u32],
+        y: &mut Output<'_>,
+    ) -> Option<()> {
+        // Whether this core's own kernel can finish the sums.
+        let dual = cfg!(dsp) && y.dtype() == DType::I8 && self.channels.are_plain();
+        let mut at = 0usize;
+        while at < pixels {
+            let place = Place { pixel: place.pixel.wrapping_add(at), ..place };
+            let (_, words) = work.split_first_chunk_mut::<{ patches::HEADER }>()?;
+            if pixels.wrapping_sub(at) >= PIXELS {
+                for i in 0..PIXELS {
+                    source.write::<{ 2 * PIXELS }>(at.wrapping_add(i), Patch::new(words, i))?;
+                }
+                self.multiply::<PIXELS>(work, place, y, dual)?;
+                at = at.wrapping_add(PIXELS);
+            } else {
+                source.write::<2>(at, Patch::new(words, 0))?;
+                self.multiply::<1>(work, place, y, dual)?;
+                at = at.wrapping_add(1);
+            }
+        }
+        Some(())
+    }
+
+    /// Multiplies the patches of `P` pixels with the filters.
+    #[inline(always)]
+    fn multiply<const P: usize>(&self, work: &mut [u32], place: Place, y: &mut Output<'_>, dual: bool) -> Option<()> {
+        #[cfg(dsp)]
+        if dual {
+            return super::dsp::multiply::<W, P>(self, work, place, y);
+        }
+        let _ = dual;
+        self.multiply_portably::<P>(work, place, y)
+    }
+
+    /// As [`Self::multiply`], on any core and for any output.
+    #[inline(never)]
+    fn multiply_portably<const P: usize>(&self, work: &[u32], place: Place, y: &mut Output<'_>) -> Option<()> {
+        let (pairs, _) = work.get(patches::HEADER..)?.as_chunks::<P>();
+        let (octets, _) = pairs.get(..self.filter_len / 2)?.as_chunks::<{ OCTET / 2 }>();
+        for o in place.first..place.end {
+            let filter = self.weights.row(o)?;
+            let mut acc = [0i32; P];
+            for (i, octet) in octets.iter().enumerate() {
+                let w = W::octet(filter, i)?;
+                for (pixels, [low, high]) in octet.iter().zip([[w[0], w[2]], [w[1], w[3]], [w[4], w[6]], [w[5], w[7]]]) {
+                    for (acc, &x) in acc.iter_mut().zip(pixels) {
+                        let product = i32::from(x as i16).wrapping_mul(low);
+                        *acc = acc.wrapping_add(product).wrapping_add((x as i32 >> 16).wrapping_mul(high));
+                    }
+                }
+            }
+            for (i, acc) in acc.into_iter().enumerate() {
+                let at = place.pixel.wrapping_add(i).wrapping_mul(self.out_channels).wrapping_add(o);
+                y.put(at, self.channels.finish(o, acc)?)?;
+            }
+        }
+        Some(())
+    }
+}

@@ -1,0 +1,89 @@
+//! Patches: what an output pixel reads of the input, widened to 16 bits and put in the order in which filters lie.
+//!
+//! Four pixels are multiplied together, so that every weight is read and prepared once for all of them. Their patches lie
+//! octet by octet of a filter; an octet is four rows of a word for each pixel, and a word a pair of elements: 0 and 2, 1
+//! and 3, 4 and 6, 5 and 7 (see [`super::weights`]). Pixels left over have patches of their own. Elements without a weight
+//! hold anything: they meet weights of 0.
+
+/// Output pixels that are multiplied together.
+pub(crate) const PIXELS: usize = 4;
+
+/// Words of work memory in front of the patches: sums of each pixel's elements, for kernels that need them.
+pub(crate) const HEADER: usize = PIXELS;
+
+/// Words of work memory that an operator with filters of `filter_len` elements needs to work on `pixels` output pixels.
+pub const fn patches_len(filter_len: usize, pixels: usize) -> usize {
+    let together = if pixels < PIXELS { 1 } else { PIXELS };
+    HEADER + filter_len / 2 * together
+}
+
+/// Elements 0 and 2, and elements 1 and 3.
+#[inline(always)]
+fn widened(quad: [i8; 4]) -> [u32; 2] {
+    #[cfg(dsp)]
+    return super::dsp::widened(quad);
+    #[cfg(not(dsp))]
+    [[quad[0], quad[2]], [quad[1], quad[3]]].map(|[low, high]| (i32::from(low) as u32 & 0xFFFF) | (i32::from(high) as u32) << 16)
+}
+
+/// One pixel's place in patches. `W` is twice the number of pixels: words of a quad.
+pub(crate) struct Patch<'a, const W: usize> {
+    quads: &'a mut [[u32; W]],
+    pixel: usize,
+}
+
+impl<'a, const W: usize> Patch<'a, W> {
+    /// The place of `pixel` in `words`.
+    pub(crate) fn new(words: &'a mut [u32], pixel: usize) -> Self {
+        Self { quads: words.as_chunks_mut().0, pixel }
+    }
+
+    /// Writes `value` everywhere.
+    pub(crate) fn fill(&mut self, value: i8) {
+        for quad in self.quads.iter_mut() {
+            put(quad, self.pixel, [value; 4]);
+        }
+    }
+
+    /// Writes `x` from quad `at` on; what is left of its last quad is filled with `rest`.
+    #[inline(always)]
+    pub(crate) fn write(&mut self, at: usize, x: &[i8], rest: i8) -> Option<()> {
+        let (whole, last) = x.as_chunks::<4>();
+        let quads = self.quads.get_mut(at..at.wrapping_add(whole.len()))?;
+        for (quad, &x) in quads.iter_mut().zip(whole) {
+            put(quad, self.pixel, x);
+        }
+        if !last.is_empty() {
+            self.write_part(at.wrapping_add(whole.len()), 0, last, rest)?;
+        }
+        Some(())
+    }
+
+    /// As [`Self::write`], beginning after `skipped` elements of quad `at` that hold `rest` too.
+    #[inline(never)]
+    pub(crate) fn write_after(&mut self, at: usize, skipped: usize, x: &[i8], rest: i8) -> Option<()> {
+        let (first, later) = x.split_at_checked(4usize.wrapping_sub(skipped).min(x.len()))?;
+        self.write_part(at, skipped, first, rest)?;
+        self.write(at.wrapping_add(1), later, rest)
+    }
+
+    /// Writes quad `at`: `x` after `skipped` elements, `rest` elsewhere.
+    fn write_part(&mut self, at: usize, skipped: usize, x: &[i8], rest: i8) -> Option<()> {
+        let mut filled = [rest; 4];
+        for (slot, &x) in filled.iter_mut().skip(skipped).zip(x) {
+            *slot = x;
+        }
+        put(self.quads.get_mut(at)?, self.pixel, filled);
+        Some(())
+    }
+}
+
+/// Writes a quad of one pixel.
+#[inline(always)]
+fn put<const W: usize>(quad: &mut [u32; W], pixel: usize, x: [i8; 4]) {
+    let [even, odd] = widened(x);
+    let (evens, odds) = quad.split_at_mut(W / 2);
+    if let (Some(even_slot), Some(odd_slot)) = (evens.get_mut(pixel), odds.get_mut(pixel)) {
+        (*even_slot, *odd_slot) = (even, odd);
+    }
+}
