@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use equant_runtime::kernels::{
-    conv2d_filter_len, filter_len, int4_len, pack_conv_transpose2d, pack_conv2d, pack_depthwise_conv2d,
+    conv2d_filter_len, depthwise_conv2d_work_len, filter_len, int4_len, pack_conv_transpose2d, pack_conv2d, pack_depthwise_conv2d,
     pack_fully_connected, pack_int4, patches_len,
 };
 use equant_runtime::op::{
@@ -389,6 +389,8 @@ impl<'g> Lowering<'g> {
                 let geometry = Geometry::new(rows, cols);
                 let [x, y] = [self.image_record(&linear.x), self.window_record(y, rows, cols, outputs)];
                 self.weighted(&geometry.depthwise(multiplier, constants, clamp), four_bit, [x, y], name, linear.macs);
+                let [kernel, strides] = [[rows.kernel, cols.kernel], [rows.stride, cols.stride]];
+                self.work(depthwise_conv2d_work_len(kernel, strides, [rows.output, cols.output]));
             }
             Kernel::FullyConnected { depth } => {
                 let rows = y.view.len() / outputs;

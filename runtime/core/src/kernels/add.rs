@@ -36,6 +36,10 @@ impl Operator for Add {
         let (a, b, y) = (plan.input(op, 0)?, plan.input(op, 1)?, plan.output(op, 0)?);
         let [a_zero, b_zero, y_zero] = [a, b, y].map(|tensor| i32::from(tensor.zero_point));
         let (a_factor, b_factor) = (i64::from(p.a_factor), i64::from(p.b_factor));
+        #[cfg(dsp)]
+        if let Some(done) = dual::run(&p, [&a, &b, &y], arena) {
+            return done;
+        }
         let (low, high) = (i64::from(p.clamp[0]), i64::from(p.clamp[1]));
         let shift = p.shift & 63;
         let half = 1i64 << (shift.wrapping_sub(1) & 63);
@@ -47,5 +51,62 @@ impl Operator for Add {
             let y = (sum.wrapping_add(half) >> shift).wrapping_add(i64::from(y_zero));
             y.max(low).min(high) as i32
         })
+    }
+}
+
+/// Sums of 8-bit tensors of one length in the instructions of the DSP extension.
+#[cfg(dsp)]
+mod dual {
+    use crate::error::Reason;
+    use crate::kernels::dsp::{self, Sums};
+    use crate::kernels::memory;
+    use crate::op::AddParams;
+    use crate::plan::{DType, TensorRecord};
+
+    /// Runs the operator, if its sums times 2^24 stay within 64 bits.
+    pub(super) fn run(
+        p: &AddParams,
+        [a, b, y]: [&TensorRecord; 3],
+        arena: &mut [u8],
+    ) -> Option<Result<(), Reason>> {
+        let tensors = [a, b, y];
+        let len = memory::elements(y);
+        let fits = tensors.iter().all(|tensor| tensor.dtype == DType::I8 && memory::elements(tensor) == len)
+            && !a.is_const()
+            && !b.is_const()
+            && (8..40).contains(&p.shift);
+        if !fits {
+            return None;
+        }
+        let factors = [p.a_factor, p.b_factor];
+        let zeros = i64::from(a.zero_point) * i64::from(p.a_factor) + i64::from(b.zero_point) * i64::from(p.b_factor);
+        let start = (1i64 << (p.shift - 1)) + (i64::from(y.zero_point) << p.shift) - zeros;
+        // The largest magnitude of a sum: 128 of each factor.
+        let most = start.unsigned_abs() + 128 * (u64::from(p.a_factor as u32) + u64::from(p.b_factor as u32));
+        if most >= 1 << 39 {
+            return None;
+        }
+        let sums = Sums { start: start << 24, factors, shift: p.shift - 8 };
+        let offsets = tensors.map(|tensor| tensor.offset as usize);
+        Some(quads(arena, offsets, len, &sums, p.clamp).ok_or(Reason::TensorBounds))
+    }
+
+    fn quads(arena: &mut [u8], offsets: [usize; 3], len: usize, sums: &Sums, clamp: [i32; 2]) -> Option<()> {
+        let (whole, rest) = (len / 4, len % 4);
+        if whole > 0 {
+            dsp::add(arena, offsets, whole, sums)?;
+        }
+        if rest > 0 {
+            // The last elements, as a quad of their own.
+            let mut quads = [0u8; 12];
+            let from = offsets.map(|offset| offset.wrapping_add(whole.wrapping_mul(4)));
+            for (quad, start) in quads.chunks_mut(4).zip(from) {
+                memory::copy(quad, 0, arena.get(start..start.wrapping_add(rest))?)?;
+            }
+            dsp::add(&mut quads, [0, 4, 8], 1, sums)?;
+            memory::copy(arena, from[2], quads.get(8..8usize.wrapping_add(rest))?)?;
+        }
+        memory::clamp(arena.get_mut(offsets[2]..offsets[2].wrapping_add(len))?, clamp);
+        Some(())
     }
 }

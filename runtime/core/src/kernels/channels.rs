@@ -58,12 +58,9 @@ impl<'a> Channels<'a> {
         if self.clamp == [-128, 127] {
             return Some(());
         }
-        let [low, high] = self.clamp.map(|end| end as i8);
         for pixel in 0..pixels {
             let start = pixel.wrapping_mul(stride);
-            for y in y.get_mut(start..start.wrapping_add(count))? {
-                *y = (*y as i8).max(low).min(high) as u8;
-            }
+            memory::clamp(y.get_mut(start..start.wrapping_add(count))?, self.clamp);
         }
         Some(())
     }

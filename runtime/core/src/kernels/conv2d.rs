@@ -1,11 +1,11 @@
 //! 2-D convolution.
 
 use super::channels::{Channels, Output};
-use super::linear::{Linear, Place, Source};
+use super::linear::{Linear, Place, Rows, Source};
 use super::memory;
 use super::patches::{Patch, patches_len};
 use super::weights::{Int4, Int8, MAX_FILTER, Matrix, Width, by_width, filter_len};
-use super::window::Window;
+use super::window::{Axis, Window};
 use crate::error::Reason;
 use crate::op::Conv2dParams;
 use crate::plan::{OpView, Plan, TensorRecord};
@@ -62,6 +62,12 @@ impl<'a, W: Width> Conv<'a, W> {
         Ok(Self { window, groups, depth, linear: Linear { weights, channels, filter_len, out_channels } })
     }
 
+    /// Whether each output pixel reads the input pixel in its place.
+    fn pointwise(&self) -> bool {
+        let same = |axis: &Axis| axis.kernel == 1 && axis.stride == 1 && axis.before == 0 && axis.input == axis.output;
+        self.groups == 1 && same(&self.window.rows) && same(&self.window.cols)
+    }
+
     /// Output pixels of an image.
     fn pixels(&self) -> usize {
         self.window.rows.output.wrapping_mul(self.window.cols.output)
@@ -77,8 +83,13 @@ impl<'a, W: Width> Conv<'a, W> {
                 let first = group.wrapping_mul(group_outputs);
                 let pixel = n.wrapping_mul(self.pixels());
                 let place = Place { pixel, first, end: first.wrapping_add(group_outputs) };
-                let source = Pixels { conv: self, image: image.get(group.wrapping_mul(self.depth)..)?, x_zero };
-                self.linear.run(&source, self.pixels(), place, work, y)?;
+                let x = image.get(group.wrapping_mul(self.depth)..)?;
+                if self.pointwise() {
+                    self.linear.run(&Rows { x, depth: self.depth }, self.pixels(), place, work, y)?;
+                } else {
+                    let source = Pixels { conv: self, image: x, x_zero };
+                    self.linear.run(&source, self.pixels(), place, work, y)?;
+                }
             }
         }
         Some(())
@@ -96,9 +107,28 @@ struct Pixels<'c, 'a, W: Width> {
 impl<W: Width> Source for Pixels<'_, '_, W> {
     #[inline(never)]
     fn write<const N: usize>(&self, i: usize, mut patch: Patch<'_, N>) -> Option<()> {
-        let Conv { window: Window { rows, cols, in_channels, .. }, groups, depth, .. } = *self.conv;
+        let Window { rows, cols, in_channels, .. } = &self.conv.window;
+        let (in_channels, groups, depth) = (*in_channels, self.conv.groups, self.conv.depth);
         let oy = i.checked_div(cols.output)?;
         let (ty, tx) = (rows.taps(oy), cols.taps(i.wrapping_sub(oy.wrapping_mul(cols.output))));
+        let row_len = cols.input.wrapping_mul(in_channels);
+        if joined(groups, cols.dilation.get()) && ty.len() == rows.kernel && tx.len() == cols.kernel {
+            // Inside, whole quads may reach behind a segment, as far as the input does: they meet weights of 0.
+            let quads = cols.kernel.wrapping_mul(depth).wrapping_add(3) / 4;
+            let step = row_len.wrapping_mul(rows.dilation.get());
+            let mut at = ty.start.wrapping_mul(row_len).wrapping_add(tx.start.wrapping_mul(in_channels));
+            let last = at.wrapping_add(step.wrapping_mul(rows.kernel.wrapping_sub(1)));
+            if last.wrapping_add(quads.wrapping_mul(4)) <= self.image.len() {
+                let mut quad = 0usize;
+                for _ in 0..rows.kernel {
+                    let (x, _) = self.image.get(at..at.wrapping_add(quads.wrapping_mul(4)))?.as_chunks();
+                    patch.write_quads(quad, x)?;
+                    at = at.wrapping_add(step);
+                    quad = quad.wrapping_add(quads);
+                }
+                return Some(());
+            }
+        }
         if ty.len() < rows.kernel || tx.len() < cols.kernel {
             // Padding holds the zero point.
             patch.fill(self.x_zero);
@@ -112,7 +142,7 @@ impl<W: Width> Source for Pixels<'_, '_, W> {
         let quads = len.wrapping_add(3) / 4;
         for ky in ty.first..ty.end {
             let iy = ty.start.wrapping_add(ky.wrapping_sub(ty.first).wrapping_mul(rows.dilation.get()));
-            let mut at = iy.wrapping_mul(cols.input).wrapping_add(tx.start).wrapping_mul(in_channels);
+            let mut at = iy.wrapping_mul(row_len).wrapping_add(tx.start.wrapping_mul(in_channels));
             let (segment, count) = match joined {
                 true => (ky, usize::from(tx.len() > 0)),
                 false => (ky.wrapping_mul(cols.kernel).wrapping_add(tx.first), tx.len()),

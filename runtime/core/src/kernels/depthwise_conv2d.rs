@@ -2,6 +2,7 @@
 
 use super::channels::{Channels, Output};
 use super::memory;
+use super::strips::{QUAD, Quad, Shape, Strip};
 use super::weights::{Int4, Int8, Matrix, Width, by_width};
 use super::window::{Taps, Window};
 use crate::error::Reason;
@@ -11,7 +12,8 @@ use crate::plan::{OpView, Plan, TensorRecord};
 /// `y[n, oy, ox, c·m + k] = requantize(bias'[c·m + k] + Σ w[ky, kx, c·m + k] · x[n, iy, ix, c] + zero_point_x · Σ_padding w)`.
 ///
 /// `x` is i8 `[N, H, W, C]`, `y` of any dtype `[N, OH, OW, C·m]` with multiplier `m`, `w` i8
-/// `[kernel_h, kernel_w, C·m]`. Positions, padding, wrapping and rounding as in [`super::Conv2d`].
+/// `[kernel_h, kernel_w, C·m]`. Positions, padding, wrapping and rounding as in [`super::Conv2d`]. A second output of i32 is
+/// memory to work in: [`depthwise_conv2d_work_len`] words.
 #[derive(Debug, Clone, Copy)]
 pub struct DepthwiseConv2d;
 
@@ -19,8 +21,12 @@ pub struct DepthwiseConv2d;
 #[derive(Debug, Clone, Copy)]
 pub struct DepthwiseConv2dI4;
 
-/// Channels summed together: as many as fit the registers.
-const LANES: usize = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { 16 } else { 4 };
+/// Whether the core has vectors: then many channels of a pixel are summed together ([`Depthwise::pixel`]), otherwise a few
+/// channels of a row ([`Depthwise::quad`]).
+const VECTORS: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+
+/// Channels of a pixel summed together: as many as fit the registers.
+const LANES: usize = if VECTORS { 16 } else { 4 };
 
 /// A record's geometry and constants, checked.
 struct Depthwise<'a, W: Width> {
@@ -99,7 +105,61 @@ impl<'a, W: Width> Depthwise<'a, W> {
         Some(())
     }
 
-    fn run(&self, x: &[i8], x_zero: i32, y: &mut Output<'_>) -> Option<()> {
+    /// Sizes of its strips.
+    fn shape(&self) -> Shape {
+        let Window { rows, cols, .. } = self.window;
+        Shape {
+            kernel: [rows.kernel, cols.kernel],
+            strides: [rows.stride, cols.stride],
+            outputs: [rows.output, cols.output],
+        }
+    }
+
+    fn run(&self, x: &[i8], x_zero: i8, work: &mut [u32], y: &mut Output<'_>) -> Option<()> {
+        let Window { rows, cols, .. } = self.window;
+        if VECTORS || self.multiplier > 1 || rows.dilation.get() > 1 || cols.dilation.get() > 1 {
+            self.run_by_pixels(x, i32::from(x_zero), y)
+        } else {
+            self.run_by_strips(x, x_zero, work, y)
+        }
+    }
+
+    /// A quad of channels at a time, row by row, through strips of work memory that padding is filled into.
+    fn run_by_strips(&self, x: &[i8], x_zero: i8, work: &mut [u32], y: &mut Output<'_>) -> Option<()> {
+        let Window { batch, rows, cols, in_channels, .. } = self.window;
+        let image_len = rows.input.wrapping_mul(cols.input).wrapping_mul(in_channels);
+        let plain = self.channels.are_plain();
+        for o in (0..in_channels).step_by(QUAD) {
+            let lanes = QUAD.min(in_channels.wrapping_sub(o));
+            let mut strip = Strip::new(work, self.shape())?;
+            let rows_at_once = strip.rows_at_once();
+            strip.set_weights(|tap| self.weights.row(tap).map(|row| W::quad(row, o)))?;
+            let quad = Quad::new(&self.channels, o, lanes, plain)?;
+            strip.set_channels(&quad);
+            for n in 0..batch {
+                let image = x.get(n.wrapping_mul(image_len)..)?;
+                let mut filled = 0usize;
+                for oy in (0..rows.output).step_by(rows_at_once) {
+                    let top = oy.wrapping_mul(rows.stride);
+                    let last = rows_at_once.wrapping_sub(1).wrapping_mul(rows.stride);
+                    let end = top.wrapping_add(last).wrapping_add(rows.kernel);
+                    for row in filled.max(top)..end {
+                        let iy = row.checked_sub(rows.before).filter(|&iy| iy < rows.input);
+                        let start = iy.map(|iy| iy.wrapping_mul(cols.input).wrapping_mul(in_channels).wrapping_add(o));
+                        let input = start.and_then(|start| image.get(start..));
+                        strip.fill(row, input, [cols.input, cols.before, in_channels], lanes, x_zero)?;
+                    }
+                    filled = end;
+                    let pixel = n.wrapping_mul(rows.output).wrapping_add(oy).wrapping_mul(cols.output);
+                    strip.run(top, &quad, [pixel, in_channels], y)?;
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// All channels of a pixel at a time.
+    fn run_by_pixels(&self, x: &[i8], x_zero: i32, y: &mut Output<'_>) -> Option<()> {
         let Window { batch, rows, cols, in_channels, .. } = self.window;
         let image_len = rows.input.wrapping_mul(cols.input).wrapping_mul(in_channels);
         let mut pixel = 0usize;
@@ -117,20 +177,27 @@ impl<'a, W: Width> Depthwise<'a, W> {
     }
 }
 
+/// Words of work memory of a depthwise convolution; sizes are of rows, then of columns.
+pub const fn depthwise_conv2d_work_len(kernel: [usize; 2], strides: [usize; 2], outputs: [usize; 2]) -> usize {
+    Shape { kernel, strides, outputs }.words()
+}
+
 fn check<W: Width>(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
-    memory::check_arity(op, 1)?;
-    let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+    memory::check_work_arity(op, 1)?;
+    let (x, y, work) = (plan.input(op, 0)?, plan.output(op, 0)?, plan.output(op, 1)?);
     memory::check_i8(&x)?;
-    Depthwise::<W>::new(&W::params(op)?, &x, &y, plan)?.channels.check(&y)?;
+    let conv = Depthwise::<W>::new(&W::params(op)?, &x, &y, plan)?;
+    conv.channels.check(&y)?;
+    memory::check_work(&work, conv.shape().words(), [&x, &y])?;
     memory::check_disjoint(&x, &y)
 }
 
 fn run<W: Width>(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
-    let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+    let (x, y, work) = (plan.input(op, 0)?, plan.output(op, 0)?, plan.output(op, 1)?);
     let conv = Depthwise::<W>::new(&W::params(op)?, &x, &y, plan)?;
-    let (inputs, out) = memory::split(plan, arena, &y)?;
+    let (inputs, out, work) = memory::split_work(plan, arena, [&y, &work])?;
     let mut out = Output::new(out, y.dtype);
-    conv.run(inputs.i8s(&x)?, i32::from(x.zero_point), &mut out).ok_or(Reason::OperatorShape)
+    conv.run(inputs.i8s(&x)?, x.zero_point as i8, work, &mut out).ok_or(Reason::OperatorShape)
 }
 
 by_width!(DepthwiseConv2d Int8, DepthwiseConv2dI4 Int4);

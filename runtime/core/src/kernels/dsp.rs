@@ -53,15 +53,51 @@ pub(super) fn widened(quad: [i8; 4]) -> [u32; 2] {
     [even, odd]
 }
 
-/// `acc` plus the products of both halves.
+/// Widens quads into those of a pixel: the pairs of each lie in words `pixel` and `pixel + W / 2`.
 #[inline(always)]
-fn multiply_add(x: u32, w: u32, acc: u32) -> u32 {
-    let sum;
-    // SAFETY: arithmetic on registers; no memory or stack. It may set the Q flag, which nothing reads.
-    unsafe {
-        asm!("smlad {}, {}, {}, {}", out(reg) sum, in(reg) x, in(reg) w, in(reg) acc, options(pure, nomem, nostack));
+pub(super) fn widen<const W: usize>(x: &[[i8; 4]], quads: &mut [[u32; W]], pixel: usize) -> Option<()> {
+    let Some(count) = core::num::NonZeroUsize::new(x.len()) else { return Some(()) };
+    let to = quads.get_mut(..count.get())?.as_flattened_mut().get_mut(pixel..)?;
+    if pixel >= W / 2 {
+        return None;
     }
-    sum
+    // SAFETY: reads the 4 bytes of each of `count` quads of `x`, at any alignment, and writes two words for each of
+    // `count` arrays of W words, W / 2 apart: the last lies W / 2 words before the end of `to`, or `pixel` less. `count` is
+    // at least 1.
+    unsafe {
+        asm!(
+            "lsrs {count}, {count}, #1",
+            "bcc 3f",
+            "ldr {x}, [{from}], #4",
+            "sxtb16 {pair}, {x}",
+            "str {pair}, [{to}], #{half}",
+            "sxtb16 {pair}, {x}, ror #8",
+            "str {pair}, [{to}], #{half}",
+            "beq 4f",
+            "3:",
+            "ldr {x}, [{from}], #4",
+            "sxtb16 {pair}, {x}",
+            "str {pair}, [{to}], #{half}",
+            "sxtb16 {pair}, {x}, ror #8",
+            "str {pair}, [{to}], #{half}",
+            "ldr {x}, [{from}], #4",
+            "sxtb16 {pair}, {x}",
+            "str {pair}, [{to}], #{half}",
+            "sxtb16 {pair}, {x}, ror #8",
+            "str {pair}, [{to}], #{half}",
+            "subs {count}, {count}, #1",
+            "bne 3b",
+            "4:",
+            count = inout(reg) count.get() => _,
+            from = inout(reg) x.as_ptr() => _,
+            to = inout(reg) to.as_mut_ptr() => _,
+            x = out(reg) _,
+            pair = out(reg) _,
+            half = const W / 2 * 4,
+            options(nostack),
+        );
+    }
+    Some(())
 }
 
 /// Multiplies the patches of `P` pixels with filters whose channels are plain, for an output of 8 bits.
@@ -114,18 +150,338 @@ pub(super) fn multiply<W: Width, const P: usize>(
 /// 8 · Σ x of each pixel, the last pixel's in the last word: what packed weights, stored as w + 8, make too much.
 #[inline(never)]
 fn sums<const P: usize>(words: &[u32]) -> [u32; HEADER] {
-    const EIGHTS: u32 = 0x0008_0008;
-    let mut totals = [0u32; P];
-    for pixels in words.as_chunks::<P>().0 {
-        for (total, &x) in totals.iter_mut().zip(pixels) {
-            *total = multiply_add(x, EIGHTS, *total);
+    let mut totals = [0u32; HEADER];
+    let (rows, _) = words.as_chunks::<{ HEADER }>();
+    for &[a, b, c, d] in rows {
+        let [ta, tb, tc, td] = &mut totals;
+        // SAFETY: arithmetic on registers; no memory or stack. It may set the Q flag, which nothing reads.
+        unsafe {
+            asm!(
+                "smlad {ta}, {a}, {eights}, {ta}",
+                "smlad {tb}, {b}, {eights}, {tb}",
+                "smlad {tc}, {c}, {eights}, {tc}",
+                "smlad {td}, {d}, {eights}, {td}",
+                a = in(reg) a, b = in(reg) b, c = in(reg) c, d = in(reg) d,
+                ta = inout(reg) *ta, tb = inout(reg) *tb, tc = inout(reg) *tc, td = inout(reg) *td,
+                eights = in(reg) 0x0008_0008u32,
+                options(pure, nomem, nostack),
+            );
         }
     }
-    let mut header = [0; HEADER];
-    for (slot, total) in header.iter_mut().rev().zip(totals.into_iter().rev()) {
-        *slot = total;
+    if P == 1 {
+        // One pixel's words in turns.
+        totals[HEADER - 1] = totals.iter().fold(0, |sum: u32, &total| sum.wrapping_add(total));
     }
-    header
+    totals
+}
+
+/// `y = (start + a · factors[0] + b · factors[1]) / 2^(32 + shift)`, rounded down and saturated to 8 bits, element by element;
+/// products are taken of elements times 2^24.
+#[repr(C)]
+pub(super) struct Sums {
+    /// What every sum begins with.
+    pub(super) start: i64,
+    pub(super) factors: [i32; 2],
+    /// Shift of the high word, below 32.
+    pub(super) shift: u32,
+}
+
+/// What the kernel of element-wise sums reads and writes.
+#[repr(C)]
+struct SumBlock<'s> {
+    a: *const u8,
+    b: *const u8,
+    y: *mut u8,
+    /// Quads, at least 1.
+    count: usize,
+    sums: &'s Sums,
+}
+
+/// Adds `quads` quads in memory; the offsets of `a`, `b` and `y` are given, and `y` may take the place of either.
+pub(super) fn add(arena: &mut [u8], [a, b, y]: [usize; 3], quads: usize, sums: &Sums) -> Option<()> {
+    let len = quads.checked_mul(4).filter(|&len| len > 0)?;
+    for start in [a, b, y] {
+        arena.get(start..start.checked_add(len)?)?;
+    }
+    let memory = arena.as_mut_ptr();
+    // SAFETY: all three offsets lie within the arena.
+    let [a, b, y] = unsafe { [memory.add(a), memory.add(b), memory.add(y)] };
+    let mut block = SumBlock { a, b, y, count: quads, sums };
+    // SAFETY: `a`, `b` and `y` have 4 · `count` bytes of one borrowed slice each; a quad is read before it is written.
+    unsafe { add_quads(&raw mut block) };
+    Some(())
+}
+
+/// One element: its place in r10 and r11, as an instruction that brings it to the top of a register.
+macro_rules! sum {
+    ($to:literal, $op:literal, $mask:literal, $shift:literal) => {
+        concat!(
+            $op, " ", $to, ", ", $mask, "r10", $shift, "\n",
+            "ldrd r8, r9, [lr]\n",
+            "smlal r8, r9, ", $to, ", r6\n",
+            $op, " ", $to, ", ", $mask, "r11", $shift, "\n",
+            "smlal r8, r9, ", $to, ", r7\n",
+            "asr ", $to, ", r9, r3\n",
+            "ssat ", $to, ", #8, ", $to, "\n",
+        )
+    };
+}
+
+/// Sums of quads: 42 instructions for four elements.
+#[unsafe(naked)]
+unsafe extern "C" fn add_quads(block: *mut SumBlock<'_>) {
+    naked_asm!(
+        "push {{r0, r4-r11, lr}}",
+        "ldr r4, [r0, #{a}]",
+        "ldr r5, [r0, #{b}]",
+        "ldr lr, [r0, #{sums}]",
+        "ldrd r6, r7, [lr, #{factors}]",
+        "ldr r3, [lr, #{shift}]",
+        "mov r12, #0xFF000000",
+        "2:",
+        "ldr r10, [r4], #4",
+        "ldr r11, [r5], #4",
+        sum!("r0", "lsl", "", ", #24"),
+        sum!("r2", "and", "r12, ", ", lsl #8"),
+        "pkhbt r0, r0, r2, lsl #16",
+        sum!("r1", "and", "r12, ", ", lsl #16"),
+        sum!("r2", "and", "r12, ", ""),
+        "pkhbt r1, r1, r2, lsl #16",
+        "uxtb16 r0, r0",
+        "uxtb16 r1, r1",
+        "orr r0, r0, r1, lsl #8",
+        "ldr r1, [sp]",
+        "ldr r2, [r1, #{y}]",
+        "str r0, [r2], #4",
+        "str r2, [r1, #{y}]",
+        "ldr r2, [r1, #{count}]",
+        "subs r2, r2, #1",
+        "str r2, [r1, #{count}]",
+        "bne 2b",
+        "pop {{r0, r4-r11, pc}}",
+        a = const offset_of!(SumBlock<'_>, a),
+        b = const offset_of!(SumBlock<'_>, b),
+        y = const offset_of!(SumBlock<'_>, y),
+        count = const offset_of!(SumBlock<'_>, count),
+        sums = const offset_of!(SumBlock<'_>, sums),
+        factors = const offset_of!(Sums, factors),
+        shift = const offset_of!(Sums, shift),
+    )
+}
+
+/// What a row of outputs of a depthwise convolution reads; see [`super::strips`].
+pub(super) struct Row<'s> {
+    pub(super) channels: &'s [u32],
+    pub(super) weights: &'s [[u32; 2]],
+    pub(super) pixels: &'s [[u32; 2]],
+    pub(super) columns: usize,
+}
+
+/// What the depthwise kernel reads and writes.
+#[repr(C)]
+struct RowBlock {
+    /// Four words of bias; mantissa and rounding of each channel in turns; four words of shifts.
+    channels: *const u32,
+    /// Weights of the taps, two words each.
+    weights: *const [u32; 2],
+    /// The first output's window.
+    pixels: *const [u32; 2],
+    y: *mut u8,
+    /// Distance of the outputs in bytes.
+    stride: usize,
+    /// Distance of the windows in bytes.
+    step: usize,
+    /// From the end of a window's row to the next row, in bytes.
+    skip: usize,
+    rows: usize,
+    cols: usize,
+    /// Outputs of a row, at least 1.
+    outputs: usize,
+    /// Outputs of the row that are left.
+    count: usize,
+    /// From a row's last window, and a step, to the next row's first, in bytes.
+    next: usize,
+    /// Rows of outputs, at least 1.
+    output_rows: usize,
+}
+
+/// Computes `output_rows` rows of `outputs` outputs, `distance` bytes apart, of four channels.
+pub(super) fn depthwise(
+    row: &Row<'_>,
+    [rows, cols]: [usize; 2],
+    [stride_h, stride]: [usize; 2],
+    [output_rows, outputs]: [usize; 2],
+    y: &mut [u8],
+    distance: usize,
+) -> Option<()> {
+    let (last_row, last) = (output_rows.checked_sub(1)?, outputs.checked_sub(1)?);
+    let read = rows.checked_sub(1)?.wrapping_add(last_row.wrapping_mul(stride_h)).wrapping_mul(row.columns);
+    row.pixels.get(..read.wrapping_add(last.wrapping_mul(stride)).wrapping_add(cols))?;
+    row.weights.get(..rows.wrapping_mul(cols)).filter(|taps| !taps.is_empty())?;
+    let channels = row.channels.first_chunk::<16>()?;
+    let pixels = output_rows.wrapping_mul(outputs);
+    let y = y.get_mut(..pixels.wrapping_sub(1).wrapping_mul(distance).wrapping_add(4))?;
+    let mut block = RowBlock {
+        channels: channels.as_ptr(),
+        weights: row.weights.as_ptr(),
+        pixels: row.pixels.as_ptr(),
+        y: y.as_mut_ptr(),
+        stride: distance,
+        step: stride.wrapping_mul(8),
+        skip: row.columns.checked_sub(cols)?.wrapping_mul(8),
+        rows,
+        cols,
+        outputs,
+        count: outputs,
+        next: stride_h.wrapping_mul(row.columns).wrapping_sub(outputs.wrapping_mul(stride)).wrapping_mul(8),
+        output_rows,
+    };
+    // SAFETY: `channels` has 16 words; `weights` two words for each of rows · cols taps, at least one; every window, `step`
+    // bytes after the one before it and in rows of outputs `stride_h` rows apart, lies in `pixels`, whose rows are `skip`
+    // bytes longer than the window's; `y` has four bytes for each output. All were checked above. Words need no alignment beyond that of u32, nor `y` any.
+    unsafe {
+        if [rows, cols] == [3, 3] { depthwise_3x3(&raw mut block) } else { depthwise_any(&raw mut block) }
+    }
+    Some(())
+}
+
+/// Multiplies the pixel at r8 and `$offset` with the weights at r9.
+macro_rules! tap {
+    ($pixel:literal) => {
+        concat!(
+            "ldrd r4, r5, ", $pixel, "
+             ldrd r6, r7, [r9], #8
+             smlabb r0, r4, r6, r0
+             smlatt r2, r4, r6, r2
+             smlabb r1, r5, r7, r1
+             smlatt r3, r5, r7, r3
+            "
+        )
+    };
+}
+
+/// A function that takes a [`RowBlock`]: `$line`s for the sums of each output, in r0 to r3, from the window at r8.
+macro_rules! row_kernel {
+    ($(#[$doc:meta])* $name:ident, $($line:expr),* $(,)?) => {
+        $(#[$doc])*
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(block: *mut RowBlock) {
+            naked_asm!(
+                ".set .Lchannels, {channels}",
+                ".set .Lweights, {weights}",
+                ".set .Lpixels, {pixels}",
+                ".set .Lrow_y, {y}",
+                ".set .Lrow_stride, {stride}",
+                ".set .Lstep, {step}",
+                ".set .Lskip, {skip}",
+                ".set .Lrows, {rows}",
+                ".set .Lcols, {cols}",
+                ".set .Lrow_count, {count}",
+                ".set .Lnext, {next}",
+                ".set .Loutputs, {outputs}",
+                ".set .Loutput_rows, {output_rows}",
+                "push {{r4-r11, lr}}",
+                "mov lr, r0",
+                "ldr r10, [lr, #.Lrow_y]",
+                "ldr r11, [lr, #.Lskip]",
+                "2:",
+                "ldr r12, [lr, #.Lchannels]",
+                "ldr r9, [lr, #.Lweights]",
+                "ldr r8, [lr, #.Lpixels]",
+                "ldm r12!, {{r0, r1, r2, r3}}",
+                $($line,)*
+                "ldm r12!, {{r4, r5, r6, r7}}",
+                "smmla r0, r0, r4, r5",
+                "smmla r1, r1, r6, r7",
+                "ldm r12!, {{r4, r5, r6, r7}}",
+                "smmla r2, r2, r4, r5",
+                "smmla r3, r3, r6, r7",
+                "ldm r12!, {{r4, r5, r6, r7}}",
+                "asr r0, r0, r4",
+                "asr r1, r1, r5",
+                "asr r2, r2, r6",
+                "asr r3, r3, r7",
+                "ssat r0, #8, r0",
+                "ssat r1, #8, r1",
+                "ssat r2, #8, r2",
+                "ssat r3, #8, r3",
+                "pkhbt r0, r0, r2, lsl #16",
+                "pkhbt r1, r1, r3, lsl #16",
+                "uxtb16 r0, r0",
+                "uxtb16 r1, r1",
+                "orr r0, r0, r1, lsl #8",
+                "str r0, [r10]",
+                "ldr r4, [lr, #.Lrow_stride]",
+                "add r10, r10, r4",
+                "ldr r4, [lr, #.Lpixels]",
+                "ldr r5, [lr, #.Lstep]",
+                "add r4, r4, r5",
+                "str r4, [lr, #.Lpixels]",
+                "ldr r5, [lr, #.Lrow_count]",
+                "subs r5, r5, #1",
+                "str r5, [lr, #.Lrow_count]",
+                "bne 2b",
+                // The next row.
+                "ldr r5, [lr, #.Lnext]",
+                "add r4, r4, r5",
+                "str r4, [lr, #.Lpixels]",
+                "ldr r5, [lr, #.Loutputs]",
+                "str r5, [lr, #.Lrow_count]",
+                "ldr r5, [lr, #.Loutput_rows]",
+                "subs r5, r5, #1",
+                "str r5, [lr, #.Loutput_rows]",
+                "bne 2b",
+                "pop {{r4-r11, pc}}",
+                channels = const offset_of!(RowBlock, channels),
+                weights = const offset_of!(RowBlock, weights),
+                pixels = const offset_of!(RowBlock, pixels),
+                y = const offset_of!(RowBlock, y),
+                stride = const offset_of!(RowBlock, stride),
+                step = const offset_of!(RowBlock, step),
+                skip = const offset_of!(RowBlock, skip),
+                rows = const offset_of!(RowBlock, rows),
+                cols = const offset_of!(RowBlock, cols),
+                count = const offset_of!(RowBlock, count),
+                next = const offset_of!(RowBlock, next),
+                outputs = const offset_of!(RowBlock, outputs),
+                output_rows = const offset_of!(RowBlock, output_rows),
+            )
+        }
+    };
+}
+
+row_kernel! {
+    /// Kernels of three by three.
+    depthwise_3x3,
+    tap!("[r8], #8"),
+    tap!("[r8], #8"),
+    tap!("[r8], #8"),
+    "add r8, r8, r11",
+    tap!("[r8], #8"),
+    tap!("[r8], #8"),
+    tap!("[r8], #8"),
+    "add r8, r8, r11",
+    tap!("[r8], #8"),
+    tap!("[r8], #8"),
+    tap!("[r8]"),
+}
+
+row_kernel! {
+    /// Kernels of any size. The rows left wait on the stack.
+    depthwise_any,
+    "ldr r11, [lr, #.Lrows]",
+    "3:",
+    "push {{r11}}",
+    "ldr r11, [lr, #.Lcols]",
+    "4:",
+    tap!("[r8], #8"),
+    "subs r11, r11, #1",
+    "bne 4b",
+    "ldr r11, [lr, #.Lskip]",
+    "add r8, r8, r11",
+    "pop {{r11}}",
+    "subs r11, r11, #1",
+    "bne 3b",
 }
 
 /// Multiplies a pair of weights in r9 with four pixels.
@@ -136,6 +492,24 @@ macro_rules! pair_by_4 {
          smlad r1, r9, r5, r1
          smlad r2, r9, r6, r2
          smlad r3, r9, r7, r3"
+    };
+}
+
+/// Multiplies the next octet of weights with four pixels; leaves the flags.
+macro_rules! octet_by_4 {
+    () => {
+        concat!(
+            "ldr r8, [r11], #4\n",
+            "sxtb16 r9, r8\n",
+            pair_by_4!(),
+            "\nsxtb16 r9, r8, ror #8\n",
+            pair_by_4!(),
+            "\nldr r8, [r11], #4\n",
+            "sxtb16 r9, r8\n",
+            pair_by_4!(),
+            "\nsxtb16 r9, r8, ror #8\n",
+            pair_by_4!(),
+        )
     };
 }
 
@@ -180,8 +554,7 @@ macro_rules! next_multiplier {
 macro_rules! requantize {
     ($sum:literal) => {
         concat!(
-            "smmul ", $sum, ", ", $sum, ", r5\n",
-            "add ", $sum, ", ", $sum, ", r7\n",
+            "smmla ", $sum, ", ", $sum, ", r5, r7\n",
             "asr ", $sum, ", ", $sum, ", r6\n",
             "ssat ", $sum, ", #8, ", $sum, "\n",
         )
@@ -270,7 +643,7 @@ macro_rules! kernel {
 }
 
 kernel! {
-    /// Weights of 8 bits, four pixels: 28 instructions for 32 products.
+    /// Weights of 8 bits, four pixels: 54 instructions for 64 products.
     int8_by_4,
     next!("ldr", "r0", "bias", "4"),
     "ldr r10, [lr, #.Lpatches]",
@@ -278,19 +651,16 @@ kernel! {
     "mov r1, r0",
     "mov r2, r0",
     "mov r3, r0",
+    "lsrs r12, r12, #1",
+    "bcc 3f",
+    octet_by_4!(),
+    "beq 4f",
     "3:",
-    "ldr r8, [r11], #4",
-    "sxtb16 r9, r8",
-    pair_by_4!(),
-    "sxtb16 r9, r8, ror #8",
-    pair_by_4!(),
-    "ldr r8, [r11], #4",
-    "sxtb16 r9, r8",
-    pair_by_4!(),
-    "sxtb16 r9, r8, ror #8",
-    pair_by_4!(),
+    octet_by_4!(),
+    octet_by_4!(),
     "subs r12, r12, #1",
     "bne 3b",
+    "4:",
     finish_by_4!(),
 }
 

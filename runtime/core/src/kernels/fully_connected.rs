@@ -1,9 +1,9 @@
 //! Matrix product with constant weights.
 
 use super::channels::{Channels, Output};
-use super::linear::{Linear, Place, Source};
+use super::linear::{Linear, Place, Rows};
 use super::memory;
-use super::patches::{Patch, patches_len};
+use super::patches::patches_len;
 use super::weights::{Int4, Int8, MAX_FILTER, Matrix, Width, by_width, filter_len};
 use crate::error::Reason;
 use crate::op::FullyConnectedParams;
@@ -41,19 +41,6 @@ impl<'a, W: Width> Product<'a, W> {
         let weights = Matrix::new(plan, p.weights, outputs, filter_len)?;
         let channels = Channels::new(plan, [p.bias, p.mantissas, p.shifts], outputs, p.clamp, y)?;
         Ok(Self { rows, depth, linear: Linear { weights, channels, filter_len, out_channels: outputs } })
-    }
-}
-
-/// The rows of the input.
-struct Rows<'a> {
-    x: &'a [i8],
-    depth: usize,
-}
-
-impl Source for Rows<'_> {
-    fn write<const N: usize>(&self, i: usize, mut patch: Patch<'_, N>) -> Option<()> {
-        let start = i.wrapping_mul(self.depth);
-        patch.write(0, self.x.get(start..start.wrapping_add(self.depth))?, 0)
     }
 }
 

@@ -11,6 +11,21 @@ pub(crate) trait Source {
     fn write<const W: usize>(&self, i: usize, patch: Patch<'_, W>) -> Option<()>;
 }
 
+/// Pixels that each read a row of their own.
+pub(crate) struct Rows<'a> {
+    pub(crate) x: &'a [i8],
+    /// Elements of a row.
+    pub(crate) depth: usize,
+}
+
+impl Source for Rows<'_> {
+    #[inline(always)]
+    fn write<const W: usize>(&self, i: usize, mut patch: Patch<'_, W>) -> Option<()> {
+        let start = i.wrapping_mul(self.depth);
+        patch.write(0, self.x.get(start..start.wrapping_add(self.depth))?, 0)
+    }
+}
+
 /// Filters with what finishes their sums.
 #[derive(Clone, Copy)]
 pub(crate) struct Linear<'a, W: Width> {

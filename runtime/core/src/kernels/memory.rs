@@ -80,6 +80,18 @@ pub(crate) fn copy(target: &mut [u8], at: usize, source: &[u8]) -> Option<()> {
     Some(())
 }
 
+/// Clamps elements of 8 bits.
+#[cfg(dsp)]
+pub(crate) fn clamp(y: &mut [u8], clamp: [i32; 2]) {
+    if clamp == [-128, 127] {
+        return;
+    }
+    let [low, high] = clamp.map(|end| end as i8);
+    for y in y {
+        *y = (*y as i8).max(low).min(high) as u8;
+    }
+}
+
 /// Number of elements. Parsing has made sure that it does not overflow.
 pub(crate) fn elements(tensor: &TensorRecord) -> usize {
     tensor.elements().unwrap_or(0) as usize

@@ -19,7 +19,7 @@ pub const fn patches_len(filter_len: usize, pixels: usize) -> usize {
 
 /// Elements 0 and 2, and elements 1 and 3.
 #[inline(always)]
-fn widened(quad: [i8; 4]) -> [u32; 2] {
+pub(crate) fn widened(quad: [i8; 4]) -> [u32; 2] {
     #[cfg(dsp)]
     return super::dsp::widened(quad);
     #[cfg(not(dsp))]
@@ -49,14 +49,26 @@ impl<'a, const W: usize> Patch<'a, W> {
     #[inline(always)]
     pub(crate) fn write(&mut self, at: usize, x: &[i8], rest: i8) -> Option<()> {
         let (whole, last) = x.as_chunks::<4>();
-        let quads = self.quads.get_mut(at..at.wrapping_add(whole.len()))?;
-        for (quad, &x) in quads.iter_mut().zip(whole) {
-            put(quad, self.pixel, x);
-        }
+        self.write_quads(at, whole)?;
         if !last.is_empty() {
             self.write_part(at.wrapping_add(whole.len()), 0, last, rest)?;
         }
         Some(())
+    }
+
+    /// Writes whole quads from quad `at` on.
+    #[inline(always)]
+    pub(crate) fn write_quads(&mut self, at: usize, x: &[[i8; 4]]) -> Option<()> {
+        let quads = self.quads.get_mut(at..at.wrapping_add(x.len()))?;
+        #[cfg(dsp)]
+        return super::dsp::widen(x, quads, self.pixel);
+        #[cfg(not(dsp))]
+        {
+            for (quad, &x) in quads.iter_mut().zip(x) {
+                put(quad, self.pixel, x);
+            }
+            Some(())
+        }
     }
 
     /// As [`Self::write`], beginning after `skipped` elements of quad `at` that hold `rest` too.

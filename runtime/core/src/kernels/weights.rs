@@ -57,6 +57,9 @@ pub(crate) trait Width: Copy {
     /// Elements `8i..8i + 8` of a row.
     fn octet(row: &[Self::Unit], i: usize) -> Option<[i32; OCTET]>;
 
+    /// Elements `start..start + 4` of a row, `start` a multiple of 4; zeros where the row has ended.
+    fn quad(row: &[Self::Unit], start: usize) -> [i8; 4];
+
     /// `acc[i] += Σ_k x[k] · rows[i][start + k]`, wrapping.
     fn dot(x: &[i8], rows: &Rows<'_, Self>, start: usize, acc: &mut [i32; GROUP]) -> Option<()>;
 
@@ -135,6 +138,15 @@ impl Width for Int8 {
     #[inline(always)]
     fn get(row: &[i8], k: usize) -> Option<i32> {
         row.get(k).map(|&w| i32::from(w))
+    }
+
+    #[inline(always)]
+    fn quad(row: &[i8], start: usize) -> [i8; 4] {
+        let rest = row.get(start..).unwrap_or_default();
+        match rest.first_chunk() {
+            Some(quad) => *quad,
+            None => core::array::from_fn(|i| rest.get(i).copied().unwrap_or(0)),
+        }
     }
 
     #[inline(always)]
@@ -237,6 +249,13 @@ impl Width for Int4 {
     #[inline(always)]
     fn get(row: &[u32], k: usize) -> Option<i32> {
         Some(decode(*row.get(k / PER_WORD)? >> place(k as u32)))
+    }
+
+    #[inline(always)]
+    fn quad(row: &[u32], start: usize) -> [i8; 4] {
+        // What is left of a row's last word holds zeros.
+        let half = row.get(start / PER_WORD).map_or(0, |word| word >> place(start as u32 & 4));
+        core::array::from_fn(|i| decode(half >> place(i as u32)) as i8)
     }
 
     #[inline(always)]

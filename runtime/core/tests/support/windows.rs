@@ -1,5 +1,6 @@
 //! Cases of the operators with sliding windows.
 
+use equant_runtime::kernels::depthwise_conv2d_work_len;
 use equant_runtime::op::{
     AvgPool2dParams, Conv2dParams, ConvTranspose2dParams, DepthwiseConv2dParams, MaxPool2dParams, OpKind,
 };
@@ -142,6 +143,10 @@ pub(crate) fn depthwise_conv2d(draws: &mut Draws, kind: OpKind) -> Case {
         shifts: case.constant(&channels.shifts),
         clamp: draws.clamp(dtype),
     };
+    let sizes = [g.pair(|axis| axis.kernel), g.pair(|axis| axis.stride), g.pair(|axis| axis.output)];
+    let [kernel, strides, outputs] = sizes.map(|pair| pair.map(|size| size as usize));
+    let words = depthwise_conv2d_work_len(kernel, strides, outputs);
+    case.work(&Spec::new(DType::I32, &[words as u32], 0));
     case.finish_weighted(&params, &y)
 }
 
