@@ -6,7 +6,7 @@ use super::window::{Taps, Window};
 use crate::error::Reason;
 use crate::op::{AvgPool2dParams, OpKind};
 use crate::operator::Operator;
-use crate::plan::{OpView, Plan, TensorRecord};
+use crate::plan::{DType, OpView, Plan, TensorRecord};
 use crate::quant::{self, Multiplier};
 
 /// `y = clamp(zero_point_y + round_half_up(Σ(x − zero_point_x) · M / count))` with `M = scale_x / scale_y`.
@@ -62,7 +62,7 @@ impl Pool {
     fn run(&self, x: &[u8], x_record: &TensorRecord, y: &mut Output<'_>, y_zero: i32) -> Option<()> {
         let Window { batch, rows, cols, in_channels, .. } = self.window;
         let x_zero = i32::from(x_record.zero_point);
-        let (mut sums, mut values) = ([0i32; BLOCK], [0i32; BLOCK]);
+        let mut sums = [0i32; BLOCK];
         let mut at = 0usize;
         for n in 0..batch {
             for oy in 0..rows.output {
@@ -73,19 +73,16 @@ impl Pool {
                     let offset = x_zero.wrapping_mul(ty.len().wrapping_mul(tx.len()) as i32);
                     for c in (0..in_channels).step_by(BLOCK) {
                         let lanes = BLOCK.min(in_channels.wrapping_sub(c));
+                        let sums = sums.get_mut(..lanes)?;
                         sums.fill(0);
                         for iy in ty.start..ty.start.wrapping_add(ty.len()) {
                             let row = n.wrapping_mul(rows.input).wrapping_add(iy).wrapping_mul(cols.input);
                             for ix in tx.start..tx.start.wrapping_add(tx.len()) {
                                 let pixel = row.wrapping_add(ix).wrapping_mul(in_channels);
-                                let values = values.get_mut(..lanes)?;
-                                memory::load(x, x_record.dtype, pixel.wrapping_add(c), values);
-                                for (sum, &value) in sums.iter_mut().zip(&*values) {
-                                    *sum = sum.wrapping_add(value);
-                                }
+                                accumulate(x, x_record.dtype, pixel.wrapping_add(c), sums);
                             }
                         }
-                        for &sum in sums.get(..lanes)? {
+                        for &mut sum in sums {
                             let mean = quant::apply_divided(sum.wrapping_sub(offset), self.multiplier, count);
                             let value = y_zero.saturating_add(mean).max(self.clamp[0]).min(self.clamp[1]);
                             y.put(at, value)?;
@@ -96,6 +93,24 @@ impl Pool {
             }
         }
         Some(())
+    }
+}
+
+/// Adds neighbouring elements from `start` on to `sums`.
+#[inline]
+fn accumulate(x: &[u8], dtype: DType, start: usize, sums: &mut [i32]) {
+    match dtype {
+        DType::I8 => {
+            for (sum, &x) in sums.iter_mut().zip(x.get(start..).unwrap_or_default()) {
+                *sum = sum.wrapping_add(i32::from(x as i8));
+            }
+        }
+        DType::I16 | DType::I32 => {
+            let (pairs, _) = x.as_chunks::<2>();
+            for (sum, &x) in sums.iter_mut().zip(pairs.get(start..).unwrap_or_default()) {
+                *sum = sum.wrapping_add(i32::from(i16::from_le_bytes(x)));
+            }
+        }
     }
 }
 

@@ -87,7 +87,7 @@ impl<'a, W: Width> Conv<'a, W> {
                 if self.pointwise() {
                     self.linear.run(&Rows { x, depth: self.depth }, self.pixels(), place, work, y)?;
                 } else {
-                    let source = Pixels { conv: self, image: x, x_zero };
+                    let source = Pixels { conv: self, interior: Interior::new(self), image: x, x_zero };
                     self.linear.run(&source, self.pixels(), place, work, y)?;
                 }
             }
@@ -96,39 +96,90 @@ impl<'a, W: Width> Conv<'a, W> {
     }
 }
 
+/// The output pixels whose windows lie inside the input, where rows of taps are one segment each.
+struct Interior {
+    /// First row and column.
+    first: [usize; 2],
+    /// Their numbers.
+    count: [usize; 2],
+    /// From a row, and a column, of the output to the next, in elements of the input.
+    steps: [usize; 2],
+    /// Elements of padding before the first window.
+    before: usize,
+    /// Elements from a row of taps to the next.
+    tap_step: usize,
+    /// Quads of a segment.
+    quads: usize,
+}
+
+impl Interior {
+    fn new<W: Width>(conv: &Conv<'_, W>) -> Self {
+        let Window { rows, cols, in_channels, .. } = conv.window;
+        let row_len = cols.input.wrapping_mul(in_channels);
+        let ([top, height], [left, width]) = (rows.inside(), cols.inside());
+        let joined = joined(conv.groups, cols.dilation.get());
+        Self {
+            first: [top, left],
+            count: [if joined { height } else { 0 }, width],
+            steps: [rows.stride.wrapping_mul(row_len), cols.stride.wrapping_mul(in_channels)],
+            before: rows.before.wrapping_mul(row_len).wrapping_add(cols.before.wrapping_mul(in_channels)),
+            tap_step: rows.dilation.get().wrapping_mul(row_len),
+            quads: cols.kernel.wrapping_mul(conv.depth).wrapping_add(3) / 4,
+        }
+    }
+
+    /// Where the window at `(oy, ox)` begins, if it lies inside.
+    #[inline(always)]
+    fn start(&self, oy: usize, ox: usize) -> Option<usize> {
+        let Self { first: [top, left], count: [height, width], steps: [down, right], before, .. } = *self;
+        let inside = oy.wrapping_sub(top) < height && ox.wrapping_sub(left) < width;
+        inside.then(|| oy.wrapping_mul(down).wrapping_add(ox.wrapping_mul(right)).wrapping_sub(before))
+    }
+}
+
 /// The pixels of one image and group.
 struct Pixels<'c, 'a, W: Width> {
     conv: &'c Conv<'a, W>,
+    interior: Interior,
     /// The input from the group's first channel on.
     image: &'c [i8],
     x_zero: i8,
 }
 
 impl<W: Width> Source for Pixels<'_, '_, W> {
-    #[inline(never)]
+    #[inline(always)]
     fn write<const N: usize>(&self, i: usize, mut patch: Patch<'_, N>) -> Option<()> {
+        let oy = i.checked_div(self.conv.window.cols.output)?;
+        let ox = i.wrapping_sub(oy.wrapping_mul(self.conv.window.cols.output));
+        match self.interior.start(oy, ox).and_then(|start| self.write_inside(start, &mut patch)) {
+            Some(()) => Some(()),
+            None => self.write_any(oy, ox, patch),
+        }
+    }
+}
+
+impl<W: Width> Pixels<'_, '_, W> {
+    /// Writes a window inside the input, whole quads of each segment: they may reach behind it, as far as the input does,
+    /// and meet weights of 0 there.
+    #[inline(always)]
+    fn write_inside<const N: usize>(&self, start: usize, patch: &mut Patch<'_, N>) -> Option<()> {
+        let Interior { quads, tap_step, .. } = self.interior;
+        let (mut at, mut quad) = (start, 0usize);
+        for _ in 0..self.conv.window.rows.kernel {
+            let (x, _) = self.image.get(at..at.wrapping_add(quads.wrapping_mul(4)))?.as_chunks();
+            patch.write_quads(quad, x)?;
+            at = at.wrapping_add(tap_step);
+            quad = quad.wrapping_add(quads);
+        }
+        Some(())
+    }
+
+    /// Writes any window.
+    #[inline(never)]
+    fn write_any<const N: usize>(&self, oy: usize, ox: usize, mut patch: Patch<'_, N>) -> Option<()> {
         let Window { rows, cols, in_channels, .. } = &self.conv.window;
         let (in_channels, groups, depth) = (*in_channels, self.conv.groups, self.conv.depth);
-        let oy = i.checked_div(cols.output)?;
-        let (ty, tx) = (rows.taps(oy), cols.taps(i.wrapping_sub(oy.wrapping_mul(cols.output))));
-        let row_len = cols.input.wrapping_mul(in_channels);
-        if joined(groups, cols.dilation.get()) && ty.len() == rows.kernel && tx.len() == cols.kernel {
-            // Inside, whole quads may reach behind a segment, as far as the input does: they meet weights of 0.
-            let quads = cols.kernel.wrapping_mul(depth).wrapping_add(3) / 4;
-            let step = row_len.wrapping_mul(rows.dilation.get());
-            let mut at = ty.start.wrapping_mul(row_len).wrapping_add(tx.start.wrapping_mul(in_channels));
-            let last = at.wrapping_add(step.wrapping_mul(rows.kernel.wrapping_sub(1)));
-            if last.wrapping_add(quads.wrapping_mul(4)) <= self.image.len() {
-                let mut quad = 0usize;
-                for _ in 0..rows.kernel {
-                    let (x, _) = self.image.get(at..at.wrapping_add(quads.wrapping_mul(4)))?.as_chunks();
-                    patch.write_quads(quad, x)?;
-                    at = at.wrapping_add(step);
-                    quad = quad.wrapping_add(quads);
-                }
-                return Some(());
-            }
-        }
+        let (ty, tx) = (rows.taps(oy), cols.taps(ox));
         if ty.len() < rows.kernel || tx.len() < cols.kernel {
             // Padding holds the zero point.
             patch.fill(self.x_zero);
@@ -142,7 +193,7 @@ impl<W: Width> Source for Pixels<'_, '_, W> {
         let quads = len.wrapping_add(3) / 4;
         for ky in ty.first..ty.end {
             let iy = ty.start.wrapping_add(ky.wrapping_sub(ty.first).wrapping_mul(rows.dilation.get()));
-            let mut at = iy.wrapping_mul(row_len).wrapping_add(tx.start.wrapping_mul(in_channels));
+            let mut at = iy.wrapping_mul(cols.input).wrapping_add(tx.start).wrapping_mul(in_channels);
             let (segment, count) = match joined {
                 true => (ky, usize::from(tx.len() > 0)),
                 false => (ky.wrapping_mul(cols.kernel).wrapping_add(tx.first), tx.len()),

@@ -133,7 +133,10 @@ impl<'a, W: Width> Depthwise<'a, W> {
             let lanes = QUAD.min(in_channels.wrapping_sub(o));
             let mut strip = Strip::new(work, self.shape())?;
             let rows_at_once = strip.rows_at_once();
-            strip.set_weights(|tap| self.weights.row(tap).map(|row| W::quad(row, o)))?;
+            match W::bytes(&self.weights, o) {
+                Some(bytes) if lanes == QUAD => strip.set_byte_weights(bytes, in_channels)?,
+                _ => strip.set_weights(|tap| self.weights.row(tap).map(|row| W::quad(row, o)))?,
+            }
             let quad = Quad::new(&self.channels, o, lanes, plain)?;
             strip.set_channels(&quad);
             for n in 0..batch {

@@ -100,6 +100,36 @@ pub(super) fn widen<const W: usize>(x: &[[i8; 4]], quads: &mut [[u32; W]], pixel
     Some(())
 }
 
+/// Widens the four bytes at the start of every `distance` bytes of `x`, for each of `to`.
+#[inline(always)]
+pub(super) fn widen_apart(x: &[i8], distance: usize, to: &mut [[u32; 2]]) -> Option<()> {
+    let Some(last) = to.len().checked_sub(1) else { return Some(()) };
+    x.get(..last.checked_mul(distance)?.checked_add(4)?)?;
+    // SAFETY: reads 4 bytes, at any alignment, at `last` + 1 places `distance` apart, which lie in `x`, and writes as many
+    // pairs of words: all of `to`.
+    unsafe {
+        asm!(
+            "3:",
+            "ldr {x}, [{from}]",
+            "add {from}, {from}, {distance}",
+            "sxtb16 {pair}, {x}",
+            "str {pair}, [{to}], #4",
+            "sxtb16 {pair}, {x}, ror #8",
+            "str {pair}, [{to}], #4",
+            "subs {count}, {count}, #1",
+            "bne 3b",
+            count = inout(reg) to.len() => _,
+            from = inout(reg) x.as_ptr() => _,
+            to = inout(reg) to.as_mut_ptr() => _,
+            distance = in(reg) distance,
+            x = out(reg) _,
+            pair = out(reg) _,
+            options(nostack),
+        );
+    }
+    Some(())
+}
+
 /// Multiplies the patches of `P` pixels with filters whose channels are plain, for an output of 8 bits.
 pub(super) fn multiply<W: Width, const P: usize>(
     linear: &Linear<'_, W>,

@@ -47,6 +47,20 @@ impl Shape {
     }
 }
 
+/// Widens the four bytes at the start of every `distance` bytes of `x`, for each of `to`.
+#[inline(always)]
+fn widen_apart(x: &[i8], distance: usize, to: &mut [[u32; 2]]) -> Option<()> {
+    #[cfg(dsp)]
+    return super::dsp::widen_apart(x, distance, to);
+    #[cfg(not(dsp))]
+    {
+        for (pixel, x) in to.iter_mut().zip(x.chunks(distance.max(1))) {
+            *pixel = widened(*x.first_chunk::<QUAD>()?);
+        }
+        Some(())
+    }
+}
+
 /// What finishes the sums of four channels.
 pub(crate) struct Quad<'a> {
     channels: &'a Channels<'a>,
@@ -95,15 +109,32 @@ impl<'w> Strip<'w> {
         if self.shape.whole() { self.shape.outputs[0] } else { 1 }
     }
 
-    /// Sets the weights from those of each tap.
-    #[inline(always)]
-    pub(crate) fn set_weights(&mut self, tap: impl Fn(usize) -> Option<[i8; 4]>) -> Option<()> {
-        let (first, second) = self.weights.split_at_mut(self.weights.len() / 2);
-        for (i, (slot, again)) in first.iter_mut().zip(second).enumerate() {
-            *slot = widened(tap(i)?);
-            *again = *slot;
-        }
+    /// Sets the weights from bytes that lie `distance` apart for each tap; `None` if a tap has not four of them.
+    pub(crate) fn set_byte_weights(&mut self, x: &[i8], distance: usize) -> Option<()> {
+        let taps = self.weights.len() / 2;
+        widen_apart(x, distance, self.weights.get_mut(..taps)?)?;
+        self.repeat_weights();
         Some(())
+    }
+
+    /// Sets the weights from those of each tap.
+    pub(crate) fn set_weights(&mut self, tap: impl Fn(usize) -> Option<[i8; 4]>) -> Option<()> {
+        let taps = self.weights.len() / 2;
+        for (i, slot) in self.weights.iter_mut().take(taps).enumerate() {
+            *slot = widened(tap(i)?);
+        }
+        self.repeat_weights();
+        Some(())
+    }
+
+    /// Writes the weights again behind themselves, where they turn.
+    fn repeat_weights(&mut self) {
+        if !self.shape.whole() {
+            let (first, second) = self.weights.split_at_mut(self.weights.len() / 2);
+            for (slot, &pair) in second.iter_mut().zip(&*first) {
+                *slot = pair;
+            }
+        }
     }
 
     /// Sets what finishes the sums in the core's own kernel.
@@ -154,9 +185,7 @@ impl<'w> Strip<'w> {
         left.fill(padding);
         right.fill(padding);
         if lanes == QUAD {
-            for (pixel, x) in inside.iter_mut().zip(input.chunks(distance.max(1))) {
-                *pixel = widened(*x.first_chunk::<QUAD>()?);
-            }
+            widen_apart(input, distance, inside)?;
         } else {
             for (pixel, x) in inside.iter_mut().zip(input.chunks(distance.max(1))) {
                 let mut quad = [0; QUAD];

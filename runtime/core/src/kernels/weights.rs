@@ -57,6 +57,9 @@ pub(crate) trait Width: Copy {
     /// Elements `8i..8i + 8` of a row.
     fn octet(row: &[Self::Unit], i: usize) -> Option<[i32; OCTET]>;
 
+    /// All bytes from element `start` on, of weights of a byte each.
+    fn bytes<'a>(weights: &Matrix<'a, Self>, start: usize) -> Option<&'a [i8]>;
+
     /// Elements `start..start + 4` of a row, `start` a multiple of 4; zeros where the row has ended.
     fn quad(row: &[Self::Unit], start: usize) -> [i8; 4];
 
@@ -138,6 +141,11 @@ impl Width for Int8 {
     #[inline(always)]
     fn get(row: &[i8], k: usize) -> Option<i32> {
         row.get(k).map(|&w| i32::from(w))
+    }
+
+    #[inline(always)]
+    fn bytes<'a>(weights: &Matrix<'a, Self>, start: usize) -> Option<&'a [i8]> {
+        weights.units.get(start..)
     }
 
     #[inline(always)]
@@ -249,6 +257,11 @@ impl Width for Int4 {
     #[inline(always)]
     fn get(row: &[u32], k: usize) -> Option<i32> {
         Some(decode(*row.get(k / PER_WORD)? >> place(k as u32)))
+    }
+
+    #[inline(always)]
+    fn bytes<'a>(_: &Matrix<'a, Self>, _: usize) -> Option<&'a [i8]> {
+        None
     }
 
     #[inline(always)]
