@@ -3,7 +3,7 @@
 //! This file holds the only rounding rules of the runtime. Offline values are quantized half to
 //! even ([`quantize`]); integer kernels requantize half up, once, in 64 bits ([`requantize`]).
 
-use core::num::NonZeroU64;
+use core::num::{NonZeroU32, NonZeroU64};
 
 /// A positive real multiplier as `mantissa / 2^31 · 2^-shift`.
 ///
@@ -100,11 +100,13 @@ pub(crate) fn apply_divided(value: i32, multiplier: Multiplier, count: u64) -> i
     let numerator = (product.wrapping_add(half) >> total).wrapping_add((count >> 1) as i64);
     let magnitude = numerator.unsigned_abs();
     // Division rounds towards minus infinity.
-    let quotient = if numerator >= 0 {
-        (magnitude / divisor) as i64
-    } else {
-        ((magnitude.wrapping_add(count).wrapping_sub(1) / divisor) as i64).wrapping_neg()
+    let dividend = if numerator >= 0 { magnitude } else { magnitude.wrapping_add(count).wrapping_sub(1) };
+    // Most quotients are of 32 bits, which cores of 32 bits divide many times faster.
+    let quotient = match (u32::try_from(dividend), NonZeroU32::try_from(divisor)) {
+        (Ok(dividend), Ok(divisor)) => i64::from(dividend / divisor),
+        _ => (dividend / divisor) as i64,
     };
+    let quotient = if numerator >= 0 { quotient } else { quotient.wrapping_neg() };
     quotient.max(i64::from(i32::MIN)).min(i64::from(i32::MAX)) as i32
 }
 
