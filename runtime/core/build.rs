@@ -1,5 +1,6 @@
 //! Says which kernels the target has instructions for, where the compiler does not tell crates: `cfg(dsp)`, the DSP
-//! extension of Arm M-profile cores (dual 16-bit multiply-accumulate).
+//! extension of Arm M-profile cores (dual 16-bit multiply-accumulate), and `cfg(dsp_optional)` where cores of the
+//! architecture may lack it.
 
 use std::env;
 
@@ -8,7 +9,7 @@ const V8M_WITH_DSP: [&str; 4] = ["cortex-m33", "cortex-m35p", "cortex-m55", "cor
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(dsp)");
+    println!("cargo::rustc-check-cfg=cfg(dsp, dsp_optional)");
     let target = env::var("TARGET").unwrap_or_default();
     // The flags of `rustflags`, separated by U+001F.
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
@@ -16,5 +17,8 @@ fn main() {
     let v8m = target.starts_with("thumbv8m.main") && cpu.is_some_and(|cpu| V8M_WITH_DSP.contains(&cpu));
     if target.starts_with("thumbv7em") || v8m {
         println!("cargo::rustc-cfg=dsp");
+    }
+    if v8m {
+        println!("cargo::rustc-cfg=dsp_optional");
     }
 }

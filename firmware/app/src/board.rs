@@ -4,13 +4,22 @@ use embedded_hal::digital::OutputPin;
 
 use crate::report::Log;
 
-/// A board.
+/// A free-running counter that says what code costs.
 ///
-/// The counter has 32 bits and wraps: one inference must take less than one round of it.
-pub trait Board {
-    /// What [`Board::count`] returns.
+/// It has 32 bits and wraps: what is measured must take less than one round of it.
+pub trait Counter {
+    /// What [`Counter::count`] returns.
     const UNIT: Unit;
 
+    /// The counter.
+    fn ticks(&self) -> u32;
+
+    /// A difference of two [`Counter::ticks`], in [`Counter::UNIT`].
+    fn count(ticks: u32) -> u64;
+}
+
+/// A board.
+pub trait Board: Counter {
     /// Where reports go.
     type Log: Log;
 
@@ -22,12 +31,6 @@ pub trait Board {
 
     /// A pin that is high while an inference runs: for a logic analyser, or to gate a power measurement.
     fn busy(&mut self) -> &mut Self::Busy;
-
-    /// The free-running counter.
-    fn ticks(&self) -> u32;
-
-    /// A difference of two [`Board::ticks`], in [`Board::UNIT`].
-    fn count(ticks: u32) -> u64;
 
     /// What the linked program occupies.
     fn memory(&self) -> Memory;

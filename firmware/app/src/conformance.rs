@@ -11,7 +11,6 @@
 //!
 //! The program exits with [`OK`], [`REFUSED`] or [`FILES`] and says why on standard error.
 
-use core::ffi::CStr;
 use core::fmt;
 
 use equant_runtime::plan::{OpView, TensorRecord};
@@ -21,6 +20,7 @@ use semihosting::fs::File;
 use semihosting::io::{self, Read, Write};
 use semihosting::{eprintln, experimental::env};
 
+use crate::files::{self, NAMES};
 use crate::hash::fnv1a;
 
 /// Exit code: all runs done.
@@ -29,9 +29,6 @@ pub const OK: i32 = 0;
 pub const REFUSED: i32 = 2;
 /// Exit code: bad arguments, a file that cannot be read or written, or one that is too long for its buffer.
 pub const FILES: i32 = 3;
-
-/// Longest command line, and longest file name.
-const NAMES: usize = 512;
 
 /// Memory that [`run`] works in: 16-byte aligned, as large as the board can afford.
 #[derive(Debug)]
@@ -138,23 +135,11 @@ fn read_plan<'b>(name: &str, buffer: &'b mut [u8]) -> Result<&'b [u8], Error> {
 
 /// Opens a file and finds its length.
 fn open(what: &'static str, name: &str) -> Result<(File, u64), Error> {
-    let file = with_c_str(name, |name| File::open(name)).map_err(|error| Error::File { what, error })?;
-    let len = file.metadata().map_err(|error| Error::File { what, error })?.len();
-    Ok((file, len))
+    files::open(name).map_err(|error| Error::File { what, error })
 }
 
 fn create(what: &'static str, name: &str) -> Result<File, Error> {
-    with_c_str(name, |name| File::create(name)).map_err(|error| Error::File { what, error })
-}
-
-/// Calls `f` with the name as a C string.
-fn with_c_str<T>(name: &str, f: impl FnOnce(&CStr) -> io::Result<T>) -> io::Result<T> {
-    let mut bytes = [0u8; NAMES];
-    match bytes.get_mut(..name.len()) {
-        Some(slot) => slot.copy_from_slice(name.as_bytes()),
-        None => return Err(io::ErrorKind::InvalidInput.into()),
-    }
-    f(CStr::from_bytes_until_nul(&bytes).map_err(|_| io::ErrorKind::InvalidInput)?)
+    files::create(name).map_err(|error| Error::File { what, error })
 }
 
 /// Writes a digest of every operator's outputs.

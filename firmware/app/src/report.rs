@@ -144,21 +144,25 @@ pub struct Text<W>(pub W);
 
 impl<W: Write> Log for Text<W> {
     fn log(&mut self, event: &Event<'_>) {
-        let mut line = Line { text: heapless::String::new(), out: &mut self.0 };
+        let mut line = Line::new(&mut self.0);
         // A log that cannot be written has nowhere to say so.
         let _ = writeln!(line, "{event}");
         let _ = line.flush();
     }
 }
 
-/// Collects a line.
-struct Line<'w, W> {
+/// Collects a line, which [`Line::flush`] hands on.
+pub(crate) struct Line<'w, W> {
     text: heapless::String<LINE>,
     out: &'w mut W,
 }
 
-impl<W: Write> Line<'_, W> {
-    fn flush(&mut self) -> fmt::Result {
+impl<'w, W: Write> Line<'w, W> {
+    pub(crate) fn new(out: &'w mut W) -> Self {
+        Self { text: heapless::String::new(), out }
+    }
+
+    pub(crate) fn flush(&mut self) -> fmt::Result {
         let done = self.out.write_str(&self.text);
         self.text.clear();
         done

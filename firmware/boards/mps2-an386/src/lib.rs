@@ -1,14 +1,14 @@
 //! Arm MPS2 with FPGA image AN386 (Cortex-M4F), as QEMU's machine `mps2-an386` emulates it.
 #![no_std]
 
-mod fpgaio;
 mod marker;
 
 use core::convert::Infallible;
-use core::panic::PanicInfo;
 
 use embedded_hal::digital::{ErrorType, OutputPin};
-use equant_firmware::{Board, Memory, Unit};
+pub use equant_firmware::panic::panicked;
+use equant_firmware::{Board, Counter, Memory, Unit};
+use fpgaio::Fpgaio;
 
 #[cfg(feature = "defmt")]
 use defmt_semihosting as _;
@@ -17,6 +17,9 @@ use defmt_semihosting as _;
 type BoardLog = equant_firmware::report::Text<equant_firmware::report::Stdout>;
 #[cfg(feature = "defmt")]
 type BoardLog = equant_firmware::report::Defmt;
+
+// SAFETY: this is where the board has the block.
+const FPGAIO: Fpgaio = unsafe { Fpgaio::new(fpgaio::MPS2, 25_000_000) };
 
 /// The board.
 #[derive(Debug)]
@@ -49,19 +52,30 @@ impl ErrorType for Led {
 impl OutputPin for Led {
     fn set_low(&mut self) -> Result<(), Infallible> {
         marker::end();
-        fpgaio::set_leds(0);
+        FPGAIO.set_leds(0);
         Ok(())
     }
 
     fn set_high(&mut self) -> Result<(), Infallible> {
-        fpgaio::set_leds(1);
+        FPGAIO.set_leds(1);
         marker::begin();
         Ok(())
     }
 }
 
-impl Board for Mps2An386 {
+impl Counter for Mps2An386 {
     const UNIT: Unit = Unit::Instructions;
+
+    fn ticks(&self) -> u32 {
+        FPGAIO.counter()
+    }
+
+    fn count(ticks: u32) -> u64 {
+        FPGAIO.instructions(ticks)
+    }
+}
+
+impl Board for Mps2An386 {
     type Log = BoardLog;
     type Busy = Led;
 
@@ -71,17 +85,6 @@ impl Board for Mps2An386 {
 
     fn busy(&mut self) -> &mut Led {
         &mut self.led
-    }
-
-    fn ticks(&self) -> u32 {
-        fpgaio::counter()
-    }
-
-    /// The counter runs at 25 MHz of emulated time and an instruction takes 128 ns (`-icount shift=7`).
-    fn count(ticks: u32) -> u64 {
-        const TICKS: u64 = 16;
-        const INSTRUCTIONS: u64 = 5; // 16 ticks = 640 ns = 5 instructions
-        (u64::from(ticks) * INSTRUCTIONS + TICKS / 2) / TICKS
     }
 
     fn memory(&self) -> Memory {
@@ -102,10 +105,4 @@ impl Board for Mps2An386 {
     fn exit(&mut self, success: bool) -> ! {
         semihosting::process::exit(i32::from(!success))
     }
-}
-
-/// Says where a program panicked and exits with code 101.
-pub fn panicked(info: &PanicInfo<'_>) -> ! {
-    semihosting::eprintln!("{info}");
-    semihosting::process::exit(101)
 }

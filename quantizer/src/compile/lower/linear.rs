@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use equant_runtime::kernels::{
-    conv2d_filter_len, depthwise_conv2d_work_len, filter_len, int4_len, pack_conv_transpose2d, pack_conv2d, pack_depthwise_conv2d,
-    pack_fully_connected, pack_int4, patches_len,
+    conv2d_filter_len, depthwise_conv2d_work_len, filter_len, int4_len, pack_conv_transpose2d, pack_conv2d,
+    pack_depthwise_conv2d, pack_fully_connected, pack_int4, patches_len,
 };
 use equant_runtime::op::{
     ConstRef, Conv2dParams, ConvTranspose2dParams, DepthwiseConv2dParams, FourBit, FullyConnectedParams, Weighted,

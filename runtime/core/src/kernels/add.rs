@@ -64,11 +64,7 @@ mod dual {
     use crate::plan::{DType, TensorRecord};
 
     /// Runs the operator, if its sums times 2^24 stay within 64 bits.
-    pub(super) fn run(
-        p: &AddParams,
-        [a, b, y]: [&TensorRecord; 3],
-        arena: &mut [u8],
-    ) -> Option<Result<(), Reason>> {
+    pub(super) fn run(p: &AddParams, [a, b, y]: [&TensorRecord; 3], arena: &mut [u8]) -> Option<Result<(), Reason>> {
         let tensors = [a, b, y];
         let len = memory::elements(y);
         let fits = tensors.iter().all(|tensor| tensor.dtype == DType::I8 && memory::elements(tensor) == len)

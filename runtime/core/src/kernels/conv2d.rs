@@ -38,8 +38,17 @@ const fn joined(groups: usize, dilation: usize) -> bool {
 }
 
 /// Elements of a packed filter of a convolution; see [`filter_len`].
-pub const fn conv2d_filter_len([kernel_h, kernel_w]: [usize; 2], depth: usize, groups: usize, dilation_w: usize) -> usize {
-    if joined(groups, dilation_w) { filter_len(kernel_h, kernel_w * depth) } else { filter_len(kernel_h * kernel_w, depth) }
+pub const fn conv2d_filter_len(
+    [kernel_h, kernel_w]: [usize; 2],
+    depth: usize,
+    groups: usize,
+    dilation_w: usize,
+) -> usize {
+    if joined(groups, dilation_w) {
+        filter_len(kernel_h, kernel_w * depth)
+    } else {
+        filter_len(kernel_h * kernel_w, depth)
+    }
 }
 
 impl<'a, W: Width> Conv<'a, W> {

@@ -13,6 +13,21 @@ use super::linear::{Linear, Place};
 use super::patches::{HEADER, PIXELS};
 use super::weights::{OCTET, Width};
 
+/// Tells the assembler that the core has the extension: functions written whole are assembled for the least core of the
+/// target.
+#[cfg(dsp_optional)]
+macro_rules! extension {
+    () => {
+        ".cpu cortex-m33"
+    };
+}
+#[cfg(not(dsp_optional))]
+macro_rules! extension {
+    () => {
+        ""
+    };
+}
+
 /// What a kernel reads and writes. It moves the pointers as it goes.
 #[repr(C)]
 struct Block {
@@ -246,13 +261,37 @@ pub(super) fn add(arena: &mut [u8], [a, b, y]: [usize; 3], quads: usize, sums: &
 macro_rules! sum {
     ($to:literal, $op:literal, $mask:literal, $shift:literal) => {
         concat!(
-            $op, " ", $to, ", ", $mask, "r10", $shift, "\n",
+            $op,
+            " ",
+            $to,
+            ", ",
+            $mask,
+            "r10",
+            $shift,
+            "\n",
             "ldrd r8, r9, [lr]\n",
-            "smlal r8, r9, ", $to, ", r6\n",
-            $op, " ", $to, ", ", $mask, "r11", $shift, "\n",
-            "smlal r8, r9, ", $to, ", r7\n",
-            "asr ", $to, ", r9, r3\n",
-            "ssat ", $to, ", #8, ", $to, "\n",
+            "smlal r8, r9, ",
+            $to,
+            ", r6\n",
+            $op,
+            " ",
+            $to,
+            ", ",
+            $mask,
+            "r11",
+            $shift,
+            "\n",
+            "smlal r8, r9, ",
+            $to,
+            ", r7\n",
+            "asr ",
+            $to,
+            ", r9, r3\n",
+            "ssat ",
+            $to,
+            ", #8, ",
+            $to,
+            "\n",
         )
     };
 }
@@ -261,6 +300,7 @@ macro_rules! sum {
 #[unsafe(naked)]
 unsafe extern "C" fn add_quads(block: *mut SumBlock<'_>) {
     naked_asm!(
+        extension!(),
         "push {{r0, r4-r11, lr}}",
         "ldr r4, [r0, #{a}]",
         "ldr r5, [r0, #{b}]",
@@ -369,9 +409,7 @@ pub(super) fn depthwise(
     // SAFETY: `channels` has 16 words; `weights` two words for each of rows · cols taps, at least one; every window, `step`
     // bytes after the one before it and in rows of outputs `stride_h` rows apart, lies in `pixels`, whose rows are `skip`
     // bytes longer than the window's; `y` has four bytes for each output. All were checked above. Words need no alignment beyond that of u32, nor `y` any.
-    unsafe {
-        if [rows, cols] == [3, 3] { depthwise_3x3(&raw mut block) } else { depthwise_any(&raw mut block) }
-    }
+    unsafe { if [rows, cols] == [3, 3] { depthwise_3x3(&raw mut block) } else { depthwise_any(&raw mut block) } }
     Some(())
 }
 
@@ -379,7 +417,9 @@ pub(super) fn depthwise(
 macro_rules! tap {
     ($pixel:literal) => {
         concat!(
-            "ldrd r4, r5, ", $pixel, "
+            "ldrd r4, r5, ",
+            $pixel,
+            "
              ldrd r6, r7, [r9], #8
              smlabb r0, r4, r6, r0
              smlatt r2, r4, r6, r2
@@ -397,6 +437,7 @@ macro_rules! row_kernel {
         #[unsafe(naked)]
         unsafe extern "C" fn $name(block: *mut RowBlock) {
             naked_asm!(
+                extension!(),
                 ".set .Lchannels, {channels}",
                 ".set .Lweights, {weights}",
                 ".set .Lpixels, {pixels}",
@@ -548,10 +589,18 @@ macro_rules! quads_by_1 {
     ($a:literal, $b:literal) => {
         concat!(
             "ldm r10!, {{r5, r6, r7, r8}}\n",
-            "sxtb16 r9, ", $a, "\n smlad r0, r9, r5, r0\n",
-            "sxtb16 r9, ", $a, ", ror #8\n smlad r0, r9, r6, r0\n",
-            "sxtb16 r9, ", $b, "\n smlad r0, r9, r7, r0\n",
-            "sxtb16 r9, ", $b, ", ror #8\n smlad r0, r9, r8, r0\n",
+            "sxtb16 r9, ",
+            $a,
+            "\n smlad r0, r9, r5, r0\n",
+            "sxtb16 r9, ",
+            $a,
+            ", ror #8\n smlad r0, r9, r6, r0\n",
+            "sxtb16 r9, ",
+            $b,
+            "\n smlad r0, r9, r7, r0\n",
+            "sxtb16 r9, ",
+            $b,
+            ", ror #8\n smlad r0, r9, r8, r0\n",
         )
     };
 }
@@ -561,10 +610,18 @@ macro_rules! octet_by_1 {
     ($word:literal) => {
         concat!(
             "ldm r10!, {{r5, r6, r7, r8}}\n",
-            "and r9, r12, ", $word, "\n smlad r0, r9, r5, r0\n",
-            "and r9, r12, ", $word, ", lsr #4\n smlad r0, r9, r6, r0\n",
-            "and r9, r12, ", $word, ", lsr #8\n smlad r0, r9, r7, r0\n",
-            "and r9, r12, ", $word, ", lsr #12\n smlad r0, r9, r8, r0\n",
+            "and r9, r12, ",
+            $word,
+            "\n smlad r0, r9, r5, r0\n",
+            "and r9, r12, ",
+            $word,
+            ", lsr #4\n smlad r0, r9, r6, r0\n",
+            "and r9, r12, ",
+            $word,
+            ", lsr #8\n smlad r0, r9, r7, r0\n",
+            "and r9, r12, ",
+            $word,
+            ", lsr #12\n smlad r0, r9, r8, r0\n",
         )
     };
 }
@@ -572,7 +629,19 @@ macro_rules! octet_by_1 {
 /// Takes the next element at the pointer `$field` to `$to`, through r4.
 macro_rules! next {
     ($load:literal, $to:literal, $field:literal, $size:literal) => {
-        concat!("ldr r4, [lr, #.L", $field, "]\n", $load, " ", $to, ", [r4], #", $size, "\n str r4, [lr, #.L", $field, "]")
+        concat!(
+            "ldr r4, [lr, #.L",
+            $field,
+            "]\n",
+            $load,
+            " ",
+            $to,
+            ", [r4], #",
+            $size,
+            "\n str r4, [lr, #.L",
+            $field,
+            "]"
+        )
     };
 }
 
@@ -597,9 +666,21 @@ macro_rules! next_multiplier {
 macro_rules! requantize {
     ($sum:literal) => {
         concat!(
-            "smmla ", $sum, ", ", $sum, ", r5, r7\n",
-            "asr ", $sum, ", ", $sum, ", r6\n",
-            "ssat ", $sum, ", #8, ", $sum, "\n",
+            "smmla ",
+            $sum,
+            ", ",
+            $sum,
+            ", r5, r7\n",
+            "asr ",
+            $sum,
+            ", ",
+            $sum,
+            ", r6\n",
+            "ssat ",
+            $sum,
+            ", #8, ",
+            $sum,
+            "\n",
         )
     };
 }
@@ -648,6 +729,7 @@ macro_rules! kernel {
         #[unsafe(naked)]
         unsafe extern "C" fn $name(block: *mut Block) {
             naked_asm!(
+                extension!(),
                 ".set .Lpatches, {patches}",
                 ".set .Lfilters, {filters}",
                 ".set .Lbias, {bias}",

@@ -98,7 +98,8 @@ impl<W: Width> Linear<'_, W> {
             let mut acc = [0i32; P];
             for (i, octet) in octets.iter().enumerate() {
                 let w = W::octet(filter, i)?;
-                for (pixels, [low, high]) in octet.iter().zip([[w[0], w[2]], [w[1], w[3]], [w[4], w[6]], [w[5], w[7]]]) {
+                for (pixels, [low, high]) in octet.iter().zip([[w[0], w[2]], [w[1], w[3]], [w[4], w[6]], [w[5], w[7]]])
+                {
                     for (acc, &x) in acc.iter_mut().zip(pixels) {
                         let product = i32::from(x as i16).wrapping_mul(low);
                         *acc = acc.wrapping_add(product).wrapping_add((x as i32 >> 16).wrapping_mul(high));

@@ -43,9 +43,7 @@ pub use avg_pool2d::AvgPool2d;
 pub use concat::Concat;
 pub use conv_transpose2d::{ConvTranspose2d, ConvTranspose2dI4, pack_conv_transpose2d};
 pub use conv2d::{Conv2d, Conv2dI4, conv2d_filter_len, pack_conv2d};
-pub use depthwise_conv2d::{
-    DepthwiseConv2d, DepthwiseConv2dI4, depthwise_conv2d_work_len, pack_depthwise_conv2d,
-};
+pub use depthwise_conv2d::{DepthwiseConv2d, DepthwiseConv2dI4, depthwise_conv2d_work_len, pack_depthwise_conv2d};
 pub use fully_connected::{FullyConnected, FullyConnectedI4, pack_fully_connected};
 pub use layer_norm::LayerNorm;
 pub use lut::Lut;

@@ -23,7 +23,8 @@ pub(crate) fn widened(quad: [i8; 4]) -> [u32; 2] {
     #[cfg(dsp)]
     return super::dsp::widened(quad);
     #[cfg(not(dsp))]
-    [[quad[0], quad[2]], [quad[1], quad[3]]].map(|[low, high]| (i32::from(low) as u32 & 0xFFFF) | (i32::from(high) as u32) << 16)
+    [[quad[0], quad[2]], [quad[1], quad[3]]]
+        .map(|[low, high]| (i32::from(low) as u32 & 0xFFFF) | (i32::from(high) as u32) << 16)
 }
 
 /// One pixel's place in patches. `W` is twice the number of pixels: words of a quad.

@@ -214,7 +214,6 @@ fn decode(word: u32) -> i32 {
 }
 
 impl Int4 {
-
     /// As [`Width::dot`], element by element.
     #[inline(never)]
     fn dot_elements(mut x: &[i8], rows: &Rows<'_, Self>, start: usize, acc: &mut [i32; GROUP]) -> Option<()> {

@@ -92,7 +92,9 @@ impl Axis {
     /// The windows that lie inside the input: the first, and how many.
     pub(crate) fn inside(&self) -> [usize; 2] {
         let extent = self.kernel.wrapping_sub(1).wrapping_mul(self.dilation.get());
-        let Some(last) = self.input.wrapping_add(self.before).checked_sub(extent.wrapping_add(1)) else { return [0, 0] };
+        let Some(last) = self.input.wrapping_add(self.before).checked_sub(extent.wrapping_add(1)) else {
+            return [0, 0];
+        };
         let first = self.before.wrapping_add(self.stride).wrapping_sub(1).checked_div(self.stride).unwrap_or(0);
         let end = last.checked_div(self.stride).unwrap_or(0).wrapping_add(1).min(self.output);
         [first, end.saturating_sub(first)]
