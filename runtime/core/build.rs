@@ -1,6 +1,7 @@
 //! Says which kernels the target has instructions for, where the compiler does not tell crates: `cfg(dsp)`, the DSP
 //! extension of Arm M-profile cores (dual 16-bit multiply-accumulate), and `cfg(dsp_optional)` where cores of the
-//! architecture may lack it.
+//! architecture may lack it. `cfg(vectors)`: cores whose vector unit the compiler may always use, x86-64 and aarch64;
+//! `cfg(x86)`: x86-64 with the standard library, which tells at run time what else a core has.
 
 use std::env;
 
@@ -9,7 +10,14 @@ const V8M_WITH_DSP: [&str; 4] = ["cortex-m33", "cortex-m35p", "cortex-m55", "cor
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(dsp, dsp_optional)");
+    println!("cargo::rustc-check-cfg=cfg(dsp, dsp_optional, vectors, x86)");
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    if arch == "x86_64" || arch == "aarch64" {
+        println!("cargo::rustc-cfg=vectors");
+    }
+    if arch == "x86_64" && env::var_os("CARGO_FEATURE_STD").is_some() {
+        println!("cargo::rustc-cfg=x86");
+    }
     let target = env::var("TARGET").unwrap_or_default();
     // The flags of `rustflags`, separated by U+001F.
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();

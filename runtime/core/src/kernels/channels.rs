@@ -91,7 +91,7 @@ impl<'a> Output<'a> {
     }
 
     /// Elements of 8 bits from `index` on.
-    #[cfg(dsp)]
+    #[cfg(any(dsp, x86))]
     pub(crate) fn bytes_from(&mut self, index: usize) -> Option<&mut [u8]> {
         self.bytes.get_mut(index..)
     }

@@ -5,6 +5,8 @@ use super::memory;
 use super::strips::{QUAD, Quad, Shape, Strip};
 use super::weights::{Int4, Int8, Matrix, Width, by_width};
 use super::window::{Taps, Window};
+#[cfg(x86)]
+use super::x86;
 use crate::error::Reason;
 use crate::op::DepthwiseConv2dParams;
 use crate::plan::{OpView, Plan, TensorRecord};
@@ -117,6 +119,15 @@ impl<'a, W: Width> Depthwise<'a, W> {
 
     fn run(&self, x: &[i8], x_zero: i8, work: &mut [u32], y: &mut Output<'_>) -> Option<()> {
         let Window { rows, cols, .. } = self.window;
+        #[cfg(x86)]
+        if x86::available()
+            && self.multiplier == 1
+            && y.dtype() == crate::plan::DType::I8
+            && self.channels.are_plain()
+            && rows.kernel.wrapping_mul(cols.kernel) <= x86::MOST_TAPS
+        {
+            return self.run_by_blocks(x, x_zero, y);
+        }
         if VECTORS || self.multiplier > 1 || rows.dilation.get() > 1 || cols.dilation.get() > 1 {
             self.run_by_pixels(x, i32::from(x_zero), y)
         } else {
@@ -155,6 +166,67 @@ impl<'a, W: Width> Depthwise<'a, W> {
                     filled = end;
                     let pixel = n.wrapping_mul(rows.output).wrapping_add(oy).wrapping_mul(cols.output);
                     strip.run(top, &quad, [pixel, in_channels], y)?;
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// A block of channels at a time, all pixels with weights that are prepared once. `None` if there are too many taps.
+    #[cfg(x86)]
+    fn run_by_blocks(&self, x: &[i8], x_zero: i8, y: &mut Output<'_>) -> Option<()> {
+        let Window { batch, rows, cols, in_channels, .. } = self.window;
+        let row_len = cols.input.wrapping_mul(in_channels);
+        let taps = rows.kernel.wrapping_mul(cols.kernel);
+        let ([top, height], [left, width]) = (rows.inside(), cols.inside());
+        // Row and column of each tap, and where it reads relative to a window's first.
+        let mut places = [[0usize; 3]; x86::MOST_TAPS];
+        for (tap, place) in places.iter_mut().enumerate().take(taps) {
+            let ky = tap.checked_div(cols.kernel)?;
+            let kx = tap.wrapping_sub(ky.wrapping_mul(cols.kernel));
+            let (down, right) = (ky.wrapping_mul(rows.dilation.get()), kx.wrapping_mul(cols.dilation.get()));
+            *place = [down, right, down.wrapping_mul(row_len).wrapping_add(right.wrapping_mul(in_channels))];
+        }
+        for o in (0..in_channels).step_by(x86::BLOCK) {
+            let lanes = x86::BLOCK.min(in_channels.wrapping_sub(o));
+            let weight = |tap: usize, lane: usize| {
+                let row = self.weights.row(tap).filter(|_| lane < lanes);
+                row.and_then(|row| W::get(row, o.wrapping_add(lane))).unwrap_or(0) as i8
+            };
+            let block = x86::Block::new(&self.channels, o, taps, weight)?;
+            for n in 0..batch {
+                let image = x.get(n.wrapping_mul(rows.input).wrapping_mul(row_len)..)?;
+                // Lanes behind the block's last channel meet weights of 0.
+                let read = |at: usize| {
+                    let x = image.get(at..)?;
+                    Some(x.first_chunk().copied().unwrap_or_else(|| core::array::from_fn(|i| *x.get(i).unwrap_or(&0))))
+                };
+                for oy in 0..rows.output {
+                    // These wrap where a window begins in the padding.
+                    let iy = oy.wrapping_mul(rows.stride).wrapping_sub(rows.before);
+                    for ox in 0..cols.output {
+                        let ix = ox.wrapping_mul(cols.stride).wrapping_sub(cols.before);
+                        let out = if oy.wrapping_sub(top) < height && ox.wrapping_sub(left) < width {
+                            let start =
+                                iy.wrapping_mul(row_len).wrapping_add(ix.wrapping_mul(in_channels)).wrapping_add(o);
+                            block.pixel(|tap| read(start.wrapping_add(places.get(tap)?[2])))?
+                        } else {
+                            block.pixel(|tap| {
+                                let &[down, right, _] = places.get(tap)?;
+                                let (iy, ix) = (iy.wrapping_add(down), ix.wrapping_add(right));
+                                if iy >= rows.input || ix >= cols.input {
+                                    return Some([x_zero; x86::BLOCK]);
+                                }
+                                read(
+                                    iy.wrapping_mul(row_len).wrapping_add(ix.wrapping_mul(in_channels)).wrapping_add(o),
+                                )
+                            })?
+                        };
+                        let pixel =
+                            n.wrapping_mul(rows.output).wrapping_add(oy).wrapping_mul(cols.output).wrapping_add(ox);
+                        let y = y.bytes_from(pixel.wrapping_mul(in_channels).wrapping_add(o))?;
+                        y.get_mut(..lanes)?.copy_from_slice(out.get(..lanes)?);
+                    }
                 }
             }
         }

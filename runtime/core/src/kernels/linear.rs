@@ -57,20 +57,20 @@ impl<W: Width> Linear<'_, W> {
         y: &mut Output<'_>,
     ) -> Option<()> {
         // Whether this core's own kernel can finish the sums.
-        let dual = cfg!(dsp) && y.dtype() == DType::I8 && self.channels.are_plain();
+        let plain = y.dtype() == DType::I8 && self.channels.are_plain();
         let mut at = 0usize;
         while at < pixels {
             let place = Place { pixel: place.pixel.wrapping_add(at), ..place };
             let (_, words) = work.split_first_chunk_mut::<{ patches::HEADER }>()?;
             if pixels.wrapping_sub(at) >= PIXELS {
                 for i in 0..PIXELS {
-                    source.write::<{ 2 * PIXELS }>(at.wrapping_add(i), Patch::new(words, i))?;
+                    source.write::<{ 2 * PIXELS }>(at.wrapping_add(i), Patch::new(words, i, self.filter_len))?;
                 }
-                self.multiply::<PIXELS>(work, place, y, dual)?;
+                self.multiply::<PIXELS>(work, place, y, plain)?;
                 at = at.wrapping_add(PIXELS);
             } else {
-                source.write::<2>(at, Patch::new(words, 0))?;
-                self.multiply::<1>(work, place, y, dual)?;
+                source.write::<2>(at, Patch::new(words, 0, self.filter_len))?;
+                self.multiply::<1>(work, place, y, plain)?;
                 at = at.wrapping_add(1);
             }
         }
@@ -79,38 +79,67 @@ impl<W: Width> Linear<'_, W> {
 
     /// Multiplies the patches of `P` pixels with the filters.
     #[inline(always)]
-    fn multiply<const P: usize>(&self, work: &mut [u32], place: Place, y: &mut Output<'_>, dual: bool) -> Option<()> {
+    fn multiply<const P: usize>(&self, work: &mut [u32], place: Place, y: &mut Output<'_>, plain: bool) -> Option<()> {
         #[cfg(dsp)]
-        if dual {
+        if plain {
             return super::dsp::multiply::<W, P>(self, work, place, y);
         }
-        let _ = dual;
+        #[cfg(x86)]
+        if super::x86::available() {
+            return super::x86::multiply::<W, P>(self, work, place, y, plain);
+        }
+        let _ = plain;
         self.multiply_portably::<P>(work, place, y)
     }
 
     /// As [`Self::multiply`], on any core and for any output.
     #[inline(never)]
     fn multiply_portably<const P: usize>(&self, work: &[u32], place: Place, y: &mut Output<'_>) -> Option<()> {
-        let (pairs, _) = work.get(patches::HEADER..)?.as_chunks::<P>();
-        let (octets, _) = pairs.get(..self.filter_len / 2)?.as_chunks::<{ OCTET / 2 }>();
+        let words = work.get(patches::HEADER..)?.get(..(self.filter_len / 2).wrapping_mul(P))?;
         for o in place.first..place.end {
-            let filter = self.weights.row(o)?;
-            let mut acc = [0i32; P];
-            for (i, octet) in octets.iter().enumerate() {
-                let w = W::octet(filter, i)?;
-                for (pixels, [low, high]) in octet.iter().zip([[w[0], w[2]], [w[1], w[3]], [w[4], w[6]], [w[5], w[7]]])
-                {
-                    for (acc, &x) in acc.iter_mut().zip(pixels) {
-                        let product = i32::from(x as i16).wrapping_mul(low);
-                        *acc = acc.wrapping_add(product).wrapping_add((x as i32 >> 16).wrapping_mul(high));
-                    }
-                }
-            }
-            for (i, acc) in acc.into_iter().enumerate() {
+            let sums = sums::<W, P>(self.weights.row(o)?, words)?;
+            for (i, acc) in sums.into_iter().enumerate() {
                 let at = place.pixel.wrapping_add(i).wrapping_mul(self.out_channels).wrapping_add(o);
                 y.put(at, self.channels.finish(o, acc)?)?;
             }
         }
         Some(())
     }
+}
+
+/// The sums of products of a filter with the patches of `P` pixels, which lie in rows.
+#[cfg(vectors)]
+#[inline(always)]
+fn sums<W: Width, const P: usize>(filter: &[W::Unit], words: &[u32]) -> Option<[i32; P]> {
+    let elements: &[i16] = bytemuck::try_cast_slice(words).ok()?;
+    let mut rows = elements.chunks(elements.len() / P);
+    let mut sums = [0i32; P];
+    for sum in &mut sums {
+        let (octets, _) = rows.next()?.as_chunks::<OCTET>();
+        for (i, octet) in octets.iter().enumerate() {
+            for (&x, w) in octet.iter().zip(W::octet(filter, i)?) {
+                *sum = sum.wrapping_add(i32::from(x).wrapping_mul(w));
+            }
+        }
+    }
+    Some(sums)
+}
+
+/// The sums of products of a filter with the patches of `P` pixels, which lie in pairs.
+#[cfg(not(vectors))]
+#[inline(always)]
+fn sums<W: Width, const P: usize>(filter: &[W::Unit], words: &[u32]) -> Option<[i32; P]> {
+    let (pairs, _) = words.as_chunks::<P>();
+    let (octets, _) = pairs.as_chunks::<{ OCTET / 2 }>();
+    let mut sums = [0i32; P];
+    for (i, octet) in octets.iter().enumerate() {
+        let w = W::octet(filter, i)?;
+        for (pixels, [low, high]) in octet.iter().zip([[w[0], w[2]], [w[1], w[3]], [w[4], w[6]], [w[5], w[7]]]) {
+            for (sum, &x) in sums.iter_mut().zip(pixels) {
+                let product = i32::from(x as i16).wrapping_mul(low);
+                *sum = sum.wrapping_add(product).wrapping_add((x as i32 >> 16).wrapping_mul(high));
+            }
+        }
+    }
+    Some(sums)
 }

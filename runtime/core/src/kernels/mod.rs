@@ -37,6 +37,8 @@ mod transpose;
 mod transposed;
 mod weights;
 mod window;
+#[cfg(x86)]
+mod x86;
 
 pub use add::Add;
 pub use avg_pool2d::AvgPool2d;

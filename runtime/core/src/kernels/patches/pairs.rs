@@ -1,31 +1,7 @@
-//! Patches: what an output pixel reads of the input, widened to 16 bits and put in the order in which filters lie.
-//!
-//! Four pixels are multiplied together, so that every weight is read and prepared once for all of them. Their patches lie
-//! octet by octet of a filter; an octet is four rows of a word for each pixel, and a word a pair of elements: 0 and 2, 1
-//! and 3, 4 and 6, 5 and 7 (see [`super::weights`]). Pixels left over have patches of their own. Elements without a weight
-//! hold anything: they meet weights of 0.
+//! Patches in pairs, for cores with dual 16-bit multipliers: octet by octet of a filter. An octet is four rows of a word for
+//! each pixel, and a word a pair of elements: 0 and 2, 1 and 3, 4 and 6, 5 and 7 (see [`crate::kernels`]).
 
-/// Output pixels that are multiplied together.
-pub(crate) const PIXELS: usize = 4;
-
-/// Words of work memory in front of the patches: sums of each pixel's elements, for kernels that need them.
-pub(crate) const HEADER: usize = PIXELS;
-
-/// Words of work memory that an operator with filters of `filter_len` elements needs to work on `pixels` output pixels.
-pub const fn patches_len(filter_len: usize, pixels: usize) -> usize {
-    let together = if pixels < PIXELS { 1 } else { PIXELS };
-    HEADER + filter_len / 2 * together
-}
-
-/// Elements 0 and 2, and elements 1 and 3.
-#[inline(always)]
-pub(crate) fn widened(quad: [i8; 4]) -> [u32; 2] {
-    #[cfg(dsp)]
-    return super::dsp::widened(quad);
-    #[cfg(not(dsp))]
-    [[quad[0], quad[2]], [quad[1], quad[3]]]
-        .map(|[low, high]| (i32::from(low) as u32 & 0xFFFF) | (i32::from(high) as u32) << 16)
-}
+use super::widened;
 
 /// One pixel's place in patches. `W` is twice the number of pixels: words of a quad.
 pub(crate) struct Patch<'a, const W: usize> {
@@ -34,8 +10,8 @@ pub(crate) struct Patch<'a, const W: usize> {
 }
 
 impl<'a, const W: usize> Patch<'a, W> {
-    /// The place of `pixel` in `words`.
-    pub(crate) fn new(words: &'a mut [u32], pixel: usize) -> Self {
+    /// The place of `pixel` in `words`, for filters of any length.
+    pub(crate) fn new(words: &'a mut [u32], pixel: usize, _filter_len: usize) -> Self {
         Self { quads: words.as_chunks_mut().0, pixel }
     }
 
@@ -62,7 +38,7 @@ impl<'a, const W: usize> Patch<'a, W> {
     pub(crate) fn write_quads(&mut self, at: usize, x: &[[i8; 4]]) -> Option<()> {
         let quads = self.quads.get_mut(at..at.wrapping_add(x.len()))?;
         #[cfg(dsp)]
-        return super::dsp::widen(x, quads, self.pixel);
+        return crate::kernels::dsp::widen(x, quads, self.pixel);
         #[cfg(not(dsp))]
         {
             for (quad, &x) in quads.iter_mut().zip(x) {
