@@ -36,8 +36,8 @@ impl Operator for Add {
         let (a, b, y) = (plan.input(op, 0)?, plan.input(op, 1)?, plan.output(op, 0)?);
         let [a_zero, b_zero, y_zero] = [a, b, y].map(|tensor| i32::from(tensor.zero_point));
         let (a_factor, b_factor) = (i64::from(p.a_factor), i64::from(p.b_factor));
-        #[cfg(dsp)]
-        if let Some(done) = dual::run(&p, [&a, &b, &y], arena) {
+        #[cfg(any(dsp, x86))]
+        if let Some(done) = bytes::run(&p, [&a, &b, &y], arena) {
             return done;
         }
         let (low, high) = (i64::from(p.clamp[0]), i64::from(p.clamp[1]));
@@ -54,16 +54,19 @@ impl Operator for Add {
     }
 }
 
-/// Sums of 8-bit tensors of one length in the instructions of the DSP extension.
-#[cfg(dsp)]
-mod dual {
+/// Sums of 8-bit tensors of one length in the core's own instructions.
+#[cfg(any(dsp, x86))]
+mod bytes {
     use crate::error::Reason;
+    #[cfg(dsp)]
     use crate::kernels::dsp::{self, Sums};
     use crate::kernels::memory;
+    #[cfg(x86)]
+    use crate::kernels::x86;
     use crate::op::AddParams;
     use crate::plan::{DType, TensorRecord};
 
-    /// Runs the operator, if its sums times 2^24 stay within 64 bits.
+    /// Runs the operator, if its sums stay below 2^39.
     pub(super) fn run(p: &AddParams, [a, b, y]: [&TensorRecord; 3], arena: &mut [u8]) -> Option<Result<(), Reason>> {
         let tensors = [a, b, y];
         let len = memory::elements(y);
@@ -74,7 +77,6 @@ mod dual {
         if !fits {
             return None;
         }
-        let factors = [p.a_factor, p.b_factor];
         let zeros = i64::from(a.zero_point) * i64::from(p.a_factor) + i64::from(b.zero_point) * i64::from(p.b_factor);
         let start = (1i64 << (p.shift - 1)) + (i64::from(y.zero_point) << p.shift) - zeros;
         // The largest magnitude of a sum: 128 of each factor.
@@ -82,11 +84,37 @@ mod dual {
         if most >= 1 << 39 {
             return None;
         }
-        let sums = Sums { start: start << 24, factors, shift: p.shift - 8 };
         let offsets = tensors.map(|tensor| tensor.offset as usize);
-        Some(quads(arena, offsets, len, &sums, p.clamp).ok_or(Reason::TensorBounds))
+        #[cfg(x86)]
+        return x86::available().then(|| eights(arena, offsets, len, start, p).ok_or(Reason::TensorBounds));
+        #[cfg(dsp)]
+        {
+            let sums = Sums { start: start << 24, factors: [p.a_factor, p.b_factor], shift: p.shift - 8 };
+            Some(quads(arena, offsets, len, &sums, p.clamp).ok_or(Reason::TensorBounds))
+        }
     }
 
+    /// Elements in blocks that are copied out, since the output may take an input's place.
+    #[cfg(x86)]
+    fn eights(arena: &mut [u8], offsets: [usize; 3], len: usize, start: i64, p: &AddParams) -> Option<()> {
+        const LEN: usize = 256;
+        let mut blocks = [[0i8; LEN]; 3];
+        for at in (0..len).step_by(LEN) {
+            let count = LEN.min(len - at);
+            let [a, b, y] = &mut blocks;
+            for (block, offset) in [&mut *a, &mut *b].into_iter().zip(offsets) {
+                let source = memory::as_i8(arena.get(offset + at..)?.get(..count)?).ok()?;
+                block.get_mut(..count)?.copy_from_slice(source);
+            }
+            // What lies behind the last element is computed and dropped.
+            x86::add([a, b], y, start, [p.a_factor, p.b_factor], p.shift, p.clamp);
+            let y: &[u8] = bytemuck::try_cast_slice(y.get(..count)?).ok()?;
+            arena.get_mut(offsets[2] + at..)?.get_mut(..count)?.copy_from_slice(y);
+        }
+        Some(())
+    }
+
+    #[cfg(dsp)]
     fn quads(arena: &mut [u8], offsets: [usize; 3], len: usize, sums: &Sums, clamp: [i32; 2]) -> Option<()> {
         let (whole, rest) = (len / 4, len % 4);
         if whole > 0 {

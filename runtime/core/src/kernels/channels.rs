@@ -49,7 +49,12 @@ impl<'a> Channels<'a> {
     /// at least 33, `⌊p / 2^t + 1/2⌋ = (⌊p / 2^32⌋ + 2^(t − 33)) >> (t − 32)`, and the zero point, shifted likewise, fits
     /// beside them.
     pub(crate) fn are_plain(&self) -> bool {
-        self.shifts.iter().all(|shift| (2..=23).contains(shift))
+        self.shifts.iter().all(|&shift| plain(shift))
+    }
+
+    /// Whether this is so for channel `o`; see [`Self::are_plain`].
+    pub(crate) fn is_plain(&self, o: usize) -> bool {
+        self.shifts.get(o).is_some_and(|&shift| plain(shift))
     }
 
     /// Clamps `count` neighbouring bytes of each of `pixels` pixels, `stride` bytes apart, that hold all of i8.
@@ -72,6 +77,12 @@ impl<'a> Channels<'a> {
         let acc = acc.wrapping_add(*self.bias.get(o)?);
         Some(quant::requantize(acc, multiplier, self.zero_point, self.clamp[0], self.clamp[1]))
     }
+}
+
+/// See [`Channels::are_plain`].
+#[inline(always)]
+fn plain(shift: i8) -> bool {
+    (2..=23).contains(&shift)
 }
 
 /// Output elements of any dtype.

@@ -57,7 +57,7 @@ impl<W: Width> Linear<'_, W> {
         y: &mut Output<'_>,
     ) -> Option<()> {
         // Whether this core's own kernel can finish the sums.
-        let plain = y.dtype() == DType::I8 && self.channels.are_plain();
+        let plain = y.dtype() == DType::I8 && (cfg!(x86) || self.channels.are_plain());
         let mut at = 0usize;
         while at < pixels {
             let place = Place { pixel: place.pixel.wrapping_add(at), ..place };
@@ -81,8 +81,11 @@ impl<W: Width> Linear<'_, W> {
     #[inline(always)]
     fn multiply<const P: usize>(&self, work: &mut [u32], place: Place, y: &mut Output<'_>, plain: bool) -> Option<()> {
         #[cfg(dsp)]
-        if plain {
-            return super::dsp::multiply::<W, P>(self, work, place, y);
+        if y.dtype() == DType::I8 {
+            if plain {
+                return super::dsp::multiply::<W, P>(self, work, place, y);
+            }
+            return self.multiply_by_runs::<P>(work, place, y);
         }
         #[cfg(x86)]
         if super::x86::available() {
@@ -90,6 +93,28 @@ impl<W: Width> Linear<'_, W> {
         }
         let _ = plain;
         self.multiply_portably::<P>(work, place, y)
+    }
+
+    /// As [`Self::multiply`] where some channels are not plain: those between them with the core's own kernel.
+    #[cfg(dsp)]
+    #[inline(never)]
+    fn multiply_by_runs<const P: usize>(&self, work: &mut [u32], place: Place, y: &mut Output<'_>) -> Option<()> {
+        let mut first = place.first;
+        while first < place.end {
+            let plain = self.channels.is_plain(first);
+            let mut end = first.wrapping_add(1);
+            while end < place.end && self.channels.is_plain(end) == plain {
+                end = end.wrapping_add(1);
+            }
+            let run = Place { first, end, ..place };
+            if plain {
+                super::dsp::multiply::<W, P>(self, work, run, y)?;
+            } else {
+                self.multiply_portably::<P>(work, run, y)?;
+            }
+            first = end;
+        }
+        Some(())
     }
 
     /// As [`Self::multiply`], on any core and for any output.

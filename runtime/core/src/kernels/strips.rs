@@ -73,10 +73,10 @@ pub(crate) struct Quad<'a> {
 }
 
 impl<'a> Quad<'a> {
-    /// Channels from `first` on; `plain` is [`Channels::are_plain`].
-    pub(crate) fn new(channels: &'a Channels<'a>, first: usize, lanes: usize, plain: bool) -> Option<Self> {
-        channels.bias.get(first..first.wrapping_add(lanes))?;
-        Some(Self { channels, first, lanes, plain: plain && lanes == QUAD })
+    /// Channels from `first` on.
+    pub(crate) fn new(channels: &'a Channels<'a>, first: usize, lanes: usize) -> Self {
+        let plain = lanes == QUAD && (first..first.wrapping_add(QUAD)).all(|o| channels.is_plain(o));
+        Self { channels, first, lanes, plain }
     }
 }
 
