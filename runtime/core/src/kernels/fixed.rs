@@ -2,6 +2,9 @@
 
 use crate::quant::Multiplier;
 
+/// `(2^-f − 1) / f` on `[0, 1)`, constant term first, in units of 2^-31.
+pub(crate) const COEFFICIENTS: [i32; 6] = [-1_488_521_986, 515_877_902, -119_165_493, 20_571_132, -2_737_501, 234_126];
+
 /// `2^-t` for `t = distance · multiplier`, as `(mantissa, exponent)` with value `mantissa / 2^31 · 2^-exponent`.
 ///
 /// The mantissa lies in `[2^30, 2^31]` and is exact (2^31) for `t = 0`; from
@@ -9,8 +12,6 @@ use crate::quant::Multiplier;
 /// most `2^-27 + t · 2^-31`: that of the polynomial (degree 6, minimax) and of the multiplier.
 #[inline]
 pub(crate) fn exp2_neg(distance: u32, multiplier: Multiplier) -> (u32, u32) {
-    /// `(2^-f − 1) / f` on `[0, 1)`, constant term first, in units of 2^-31.
-    const COEFFICIENTS: [i32; 6] = [-1_488_521_986, 515_877_902, -119_165_493, 20_571_132, -2_737_501, 234_126];
     let total = (31 + i32::from(multiplier.shift)) as u32 & 63; // 1..=62 for a valid multiplier
     let product = u64::from(distance).wrapping_mul(multiplier.mantissa as u64);
     let exponent = product >> total;

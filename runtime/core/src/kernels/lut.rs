@@ -4,7 +4,7 @@ use super::memory::{self, BLOCK};
 use crate::error::Reason;
 use crate::op::{LutParams, OpKind};
 use crate::operator::Operator;
-use crate::plan::{OpView, Plan, TensorRecord};
+use crate::plan::{DType, OpView, Plan, TensorRecord};
 
 /// `y = table[x + 128]`: any shape, `x` i8, `y` of any dtype; in place for i8.
 ///
@@ -39,6 +39,9 @@ impl Operator for Lut {
     fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
         let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
         let table = table(op, plan, &y)?;
+        if let (DType::I8, Some(table)) = (y.dtype, table.first_chunk::<ENTRIES>()) {
+            return run_bytes(plan, arena, [&x, &y], table);
+        }
         let mut block = [0i32; BLOCK];
         for start in (0..memory::elements(&y)).step_by(BLOCK) {
             memory::load(memory::bytes(plan, arena, &x)?, x.dtype, start, &mut block);
@@ -50,4 +53,25 @@ impl Operator for Lut {
         }
         Ok(())
     }
+}
+
+/// A table of bytes.
+fn run_bytes(
+    plan: &Plan<'_>,
+    arena: &mut [u8],
+    [x, y]: [&TensorRecord; 2],
+    table: &[u8; ENTRIES],
+) -> Result<(), Reason> {
+    let entry = |x: u8| table[usize::from(x.wrapping_add(128))];
+    if !x.is_const() && x.offset == y.offset {
+        for slot in memory::bytes_mut(arena, y)? {
+            *slot = entry(*slot);
+        }
+        return Ok(());
+    }
+    let (inputs, out) = memory::split(plan, arena, y)?;
+    for (slot, &x) in out.iter_mut().zip(inputs.bytes(x)?) {
+        *slot = entry(x);
+    }
+    Ok(())
 }

@@ -67,7 +67,8 @@ impl Sums {
             [self.k, self.n, self.a_strides[3], self.b_strides[2]].map(|size| size as usize);
         let b_column = self.b_strides[3] as usize;
         let lanes = if b_column == 1 { LANES } else { 1 };
-        for j in (0..columns).step_by(lanes) {
+        let done = self.done_by_vectors([a, b], [a_step, b_step, b_column], &mut put)?;
+        for j in (done..columns).step_by(lanes) {
             let b = b.get(j.wrapping_mul(b_column)..)?;
             let mut acc = [0i32; LANES];
             let width = lanes.min(columns.wrapping_sub(j));
@@ -101,6 +102,45 @@ impl Sums {
             }
         }
         Some(())
+    }
+
+    /// Computes columns from the first on with the core's own kernel, and returns how many are done.
+    #[inline(always)]
+    fn done_by_vectors(
+        &self,
+        [a, b]: [&[i8]; 2],
+        [a_step, b_step, b_column]: [usize; 3],
+        put: &mut impl FnMut(usize, i32) -> Option<()>,
+    ) -> Option<usize> {
+        #[cfg(x86)]
+        if super::x86::available() {
+            let (depth, columns, zeros) = (self.k as usize, self.n as usize, [self.a_zero, self.b_zero]);
+            let mut j = 0usize;
+            if a_step == 1 && b_step == 1 {
+                let a = a.get(..depth)?;
+                while columns.wrapping_sub(j) >= 4 {
+                    let column = |i: usize| b.get(j.wrapping_add(i).wrapping_mul(b_column)..)?.get(..depth);
+                    let sums = super::x86::dots(a, [column(0)?, column(1)?, column(2)?, column(3)?], zeros);
+                    for (i, sum) in sums.into_iter().enumerate() {
+                        put(j.wrapping_add(i), sum)?;
+                    }
+                    j = j.wrapping_add(4);
+                }
+            } else if b_column == 1 {
+                while columns.wrapping_sub(j) >= LANES {
+                    let weight = |k: usize| a.get(k.wrapping_mul(a_step)).copied();
+                    let row = |k: usize| b.get(k.wrapping_mul(b_step).wrapping_add(j)..)?.first_chunk();
+                    let sums = super::x86::weighted_sum(depth, weight, row, zeros)?;
+                    for (i, sum) in sums.into_iter().enumerate() {
+                        put(j.wrapping_add(i), sum)?;
+                    }
+                    j = j.wrapping_add(LANES);
+                }
+            }
+            return Some(j);
+        }
+        let _ = (a, b, a_step, b_step, b_column, put);
+        Some(0)
     }
 
     #[inline(always)]

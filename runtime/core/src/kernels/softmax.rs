@@ -4,6 +4,8 @@ use core::num::NonZeroU64;
 
 use super::fixed;
 use super::memory::{self, BLOCK};
+#[cfg(x86)]
+use super::x86;
 use crate::error::Reason;
 use crate::op::{OpKind, SoftmaxParams};
 use crate::operator::Operator;
@@ -64,6 +66,19 @@ fn scale(m: u32, q: u64, shift: u32) -> u64 {
     if shift > 64 { 0 } else { (product >> (shift.wrapping_sub(1) & 63)).wrapping_add(1) >> 1 }
 }
 
+/// Scales what the core's own kernel can; the rest is left to do.
+#[inline(always)]
+fn to_scale(block: &mut [i32], max: i32, exponent: Multiplier, q: u64, shift: u32) -> &mut [i32] {
+    #[cfg(x86)]
+    if x86::available() {
+        let (quads, rest) = block.as_chunks_mut();
+        x86::outputs(quads, max, exponent, q, shift);
+        return rest;
+    }
+    let _ = (max, exponent, q, shift);
+    block
+}
+
 /// One row of `len` elements, from element `x_start` of `x` to element `y_start` of `y`.
 pub(super) fn run_row(
     plan: &Plan<'_>,
@@ -80,6 +95,14 @@ pub(super) fn run_row(
     let power = |x: i32| fixed::exp2_neg(max.wrapping_sub(x) as u32, scales.exponent);
     let mut sum = 0u64;
     memory::blocks(input, x.dtype, x_start, len, |block| {
+        #[cfg(x86)]
+        let block = if x86::available() {
+            let (quads, rest) = block.as_chunks();
+            sum = sum.wrapping_add(x86::sum_of_powers(quads, max, scales.exponent));
+            rest
+        } else {
+            block
+        };
         for &x in block {
             let (mantissa, exponent) = power(x);
             sum = sum.wrapping_add((u64::from(mantissa) << 9) >> (exponent & 63));
@@ -93,10 +116,12 @@ pub(super) fn run_row(
     for at in (0..len).step_by(BLOCK) {
         let block = block.get_mut(..BLOCK.min(len.wrapping_sub(at))).ok_or(Reason::OperatorShape)?;
         memory::load(memory::bytes(plan, arena, x)?, x.dtype, x_start.wrapping_add(at), block);
-        for value in block.iter_mut() {
+        for value in to_scale(block, max, scales.exponent, q, shift) {
             let (mantissa, exponent) = power(*value);
-            let steps = scale(mantissa, q, shift.wrapping_add(exponent)).min(1 << 16) as i32;
-            *value = zero_point.wrapping_add(steps).max(low).min(high);
+            *value = scale(mantissa, q, shift.wrapping_add(exponent)).min(1 << 16) as i32;
+        }
+        for steps in block.iter_mut() {
+            *steps = zero_point.wrapping_add(*steps).max(low).min(high);
         }
         memory::store(memory::bytes_mut(arena, y)?, y.dtype, y_start.wrapping_add(at), block);
     }

@@ -3,7 +3,7 @@
 /// First four bytes of every plan.
 pub const MAGIC: [u8; 4] = *b"EQPL";
 /// Format version written and read by this crate.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 64;
 /// Length of a tensor record in bytes.

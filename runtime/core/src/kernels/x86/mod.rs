@@ -1,0 +1,51 @@
+//! Kernels for x86-64 cores with AVX2: sixteen products of 16 bits an instruction, summed in pairs to 32 bits.
+//!
+//! Functions called from elsewhere check lengths, and are called only where [`available`] says so; inside, functions carry
+//! the feature.
+#![allow(unsafe_code)]
+
+mod add;
+mod depthwise;
+mod linear;
+mod product;
+mod softmax;
+
+use core::arch::x86_64::*;
+
+pub(super) use add::add;
+pub(super) use depthwise::{BLOCK, Block, MOST_TAPS};
+pub(super) use linear::multiply;
+pub(super) use product::{dots, weighted_sum};
+pub(super) use softmax::{outputs, sum_of_powers};
+
+/// Whether the core has AVX2.
+#[inline(always)]
+pub(super) fn available() -> bool {
+    std::is_x86_feature_detected!("avx2")
+}
+
+/// The lanes of a vector.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn words(vector: __m128i) -> [i32; 4] {
+    let mut words = [0; 4];
+    // SAFETY: `words` has 16 bytes; the store needs no alignment.
+    unsafe { _mm_storeu_si128(words.as_mut_ptr().cast(), vector) };
+    words
+}
+
+/// Eight numbers as a vector.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn vector(words: [i32; 8]) -> __m256i {
+    // SAFETY: `words` has 32 bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+}
+
+/// The sums of four vectors, as a vector.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn totals([a, b, c, d]: [__m256i; 4]) -> __m128i {
+    let halves = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves))
+}
