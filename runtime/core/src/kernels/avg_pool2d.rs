@@ -101,7 +101,10 @@ impl Pool {
 fn accumulate(x: &[u8], dtype: DType, start: usize, sums: &mut [i32]) {
     match dtype {
         DType::I8 => {
-            for (sum, &x) in sums.iter_mut().zip(x.get(start..).unwrap_or_default()) {
+            let x = x.get(start..).unwrap_or_default();
+            let done = add_quads(x, sums);
+            let rest = sums.get_mut(done..).unwrap_or_default();
+            for (sum, &x) in rest.iter_mut().zip(x.get(done..).unwrap_or_default()) {
                 *sum = sum.wrapping_add(i32::from(x as i8));
             }
         }
@@ -111,6 +114,25 @@ fn accumulate(x: &[u8], dtype: DType, start: usize, sums: &mut [i32]) {
                 *sum = sum.wrapping_add(i32::from(i16::from_le_bytes(x)));
             }
         }
+    }
+}
+
+/// Adds elements to sums, four at a time, where the core has instructions for that; returns how many are done.
+#[inline]
+fn add_quads(x: &[u8], sums: &mut [i32]) -> usize {
+    #[cfg(dsp)]
+    {
+        let ((x, _), (sums, _)) = (x.as_chunks(), sums.as_chunks_mut());
+        let count = x.len().min(sums.len());
+        if let (Some(x), Some(sums)) = (x.get(..count), sums.get_mut(..count)) {
+            super::dsp::accumulate(x, sums);
+        }
+        count.wrapping_mul(4)
+    }
+    #[cfg(not(dsp))]
+    {
+        let _ = (x, sums);
+        0
     }
 }
 

@@ -145,6 +145,35 @@ pub(super) fn widen_apart(x: &[i8], distance: usize, to: &mut [[u32; 2]]) -> Opt
     Some(())
 }
 
+/// Adds bytes with their signs to sums; both have as many quads.
+pub(super) fn accumulate(x: &[[u8; 4]], sums: &mut [[i32; 4]]) {
+    let count = x.len().min(sums.len());
+    if count == 0 {
+        return;
+    }
+    // SAFETY: reads `count` quads of `x`, at any alignment, and reads and writes as many of `sums`.
+    unsafe {
+        asm!(
+            "3:",
+            "ldr {x}, [{from}], #4",
+            "ldm {sums}, {{r2, r3, r4, r5}}",
+            "sxtab r2, r2, {x}",
+            "sxtab r3, r3, {x}, ror #8",
+            "sxtab r4, r4, {x}, ror #16",
+            "sxtab r5, r5, {x}, ror #24",
+            "stm {sums}!, {{r2, r3, r4, r5}}",
+            "subs {count}, {count}, #1",
+            "bne 3b",
+            count = inout(reg) count => _,
+            from = inout(reg) x.as_ptr() => _,
+            sums = inout(reg) sums.as_mut_ptr() => _,
+            x = out(reg) _,
+            out("r2") _, out("r3") _, out("r4") _, out("r5") _,
+            options(nostack),
+        );
+    }
+}
+
 /// Multiplies the patches of `P` pixels with filters whose channels are plain, for an output of 8 bits.
 pub(super) fn multiply<W: Width, const P: usize>(
     linear: &Linear<'_, W>,
