@@ -27,6 +27,8 @@ pub mod operator;
 pub mod plan;
 pub mod quant;
 pub mod session;
+#[cfg(feature = "build")]
+pub mod work;
 
 pub use error::{Error, Reason};
 pub use plan::Plan;

@@ -32,8 +32,7 @@ pub enum Class {
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 6] =
-        [Self::Pixels, Self::Pixel, Self::Depthwise, Self::Add, Self::AvgPool, Self::Softmax];
+    pub const ALL: [Self; 6] = [Self::Pixels, Self::Pixel, Self::Depthwise, Self::Add, Self::AvgPool, Self::Softmax];
 
     /// What is counted, in the order of [`Work::counts`]. Filters are as long as they are stored, filled up with zeros;
     /// "operator" is 1.
@@ -87,7 +86,7 @@ impl Work {
                 let (depth, outputs) = (last(&x)?, last(&y)?);
                 let rows = elements(&x).checked_div(depth)?;
                 let filter = filter_len(1, depth as usize) as u64;
-                Some(product(rows, filter, [rows, outputs], 0))
+                Some(product(rows, filter, outputs, 0))
             }
             OpKind::DepthwiseConv2d | OpKind::DepthwiseConv2dI4 => depthwise(&op.weighted()?, &x, &y),
             OpKind::Add => {
@@ -97,10 +96,8 @@ impl Work {
             }
             OpKind::AvgPool2d => {
                 let p: AvgPool2dParams = op.params()?;
-                let axis = |i| Axis::new([&x, &y], i, [p.kernel, p.strides, [1; 2]], p.pads);
-                let taps = axis(0)?.taps().checked_mul(axis(1)?.taps())?;
-                let [n, _, _, channels] = y.dims.map(u64::from);
-                Some(Self::new(Class::AvgPool, [taps * n * channels, elements(&y)]))
+                let axis = |i: usize| u64::from(p.kernel[i].min(x.dims[i + 1]));
+                Some(Self::new(Class::AvgPool, [times([elements(&y), axis(0), axis(1)]), elements(&y)]))
             }
             OpKind::Softmax => Some(Self::new(Class::Softmax, [elements(&x), elements(&x).checked_div(last(&x)?)?])),
             _ => None,
@@ -118,27 +115,29 @@ impl Work {
 
 /// The work of products of patches with filters of `filter` elements. Each of `patches` meets `outputs` filters, and there
 /// are `borders` among them that are gathered tap by tap.
-fn product(patches: u64, filter: u64, [_, outputs]: [u64; 2], borders: u64) -> Work {
-    let (gathered, sums) = (patches * filter, patches * outputs);
+fn product(patches: u64, filter: u64, outputs: u64, borders: u64) -> Work {
+    let (gathered, sums) = (times([patches, filter]), times([patches, outputs]));
+    let macs = times([sums, filter]);
     if patches < TOGETHER {
-        return Work::new(Class::Pixel, [sums * filter, sums, gathered, 1]);
+        return Work::new(Class::Pixel, [macs, sums, gathered, 1]);
     }
-    let alone = patches % TOGETHER * outputs * filter;
-    Work::new(Class::Pixels, [sums * filter, sums, gathered, borders * filter, patches, borders, alone, 1])
+    let alone = times([patches % TOGETHER, outputs, filter]);
+    Work::new(Class::Pixels, [macs, sums, gathered, times([borders, filter]), patches, borders, alone, 1])
 }
 
 fn conv(p: &Conv2dParams, x: &TensorRecord, y: &TensorRecord) -> Option<Work> {
     let [n, _, _, channels] = y.dims.map(u64::from);
     let groups = u64::from(p.groups);
     let depth = u64::from(x.dims[3]).checked_div(groups)?;
-    let filter = conv2d_filter_len(p.kernel.map(|k| k as usize), depth as usize, p.groups as usize, p.dilations[1] as usize);
+    let filter =
+        conv2d_filter_len(p.kernel.map(|k| k as usize), depth as usize, p.groups as usize, p.dilations[1] as usize);
     let axes = [0, 1].map(|i| Axis::new([x, y], i, [p.kernel, p.strides, p.dilations], p.pads));
     let [rows, cols] = [axes[0]?, axes[1]?];
-    let pixels = rows.output * cols.output;
+    let patches = times([n, groups, rows.output, cols.output]);
     // Only where neighbouring taps are neighbours in memory can a row of them be read at once.
-    let inside = if p.groups == 1 && p.dilations[1] == 1 { rows.inside() * cols.inside() } else { 0 };
-    let patches = n * groups;
-    Some(product(patches * pixels, filter as u64, [n * pixels, channels.checked_div(groups)?], patches * (pixels - inside)))
+    let joined = p.groups == 1 && p.dilations[1] == 1;
+    let inside = if joined { times([n, rows.inside(), cols.inside()]) } else { 0 };
+    Some(product(patches, filter as u64, channels.checked_div(groups)?, patches.saturating_sub(inside)))
 }
 
 fn depthwise(p: &DepthwiseConv2dParams, x: &TensorRecord, y: &TensorRecord) -> Option<Work> {
@@ -151,12 +150,16 @@ fn depthwise(p: &DepthwiseConv2dParams, x: &TensorRecord, y: &TensorRecord) -> O
     // Four at a time; fewer at the end take no less.
     let channels = u64::from(y.dims[3]).next_multiple_of(4);
     let [n, ..] = y.dims.map(u64::from);
-    let outputs = n * rows.output * cols.output * channels;
-    let widened = n * rows.read() * cols.read() * channels;
-    Some(Work::new(
-        Class::Depthwise,
-        [outputs * taps, outputs, widened, n * rows.output * channels, taps * channels, 1],
-    ))
+    let outputs = times([n, rows.output, cols.output, channels]);
+    let widened = times([n, rows.read(), cols.read(), channels]);
+    let counts =
+        [times([outputs, taps]), outputs, widened, times([n, rows.output, channels]), times([taps, channels]), 1];
+    Some(Work::new(Class::Depthwise, counts))
+}
+
+/// A product that stays in range, whatever a plan says.
+fn times<const N: usize>(factors: [u64; N]) -> u64 {
+    factors.into_iter().fold(1, u64::saturating_mul)
 }
 
 fn elements(tensor: &TensorRecord) -> u64 {
@@ -200,13 +203,6 @@ impl Axis {
         let extent = (self.kernel - 1) * self.dilation + 1;
         let Some(last) = (self.input + self.before).checked_sub(extent) else { return 0 };
         (last / self.stride + 1).min(self.output).saturating_sub(self.before.div_ceil(self.stride))
-    }
-
-    /// Taps inside the input, of all windows.
-    fn taps(&self) -> u64 {
-        let inside = |at: u64| at >= self.before && at < self.before + self.input;
-        let taps = |o: u64| (0..self.kernel).filter(|k| inside(o * self.stride + k * self.dilation)).count() as u64;
-        (0..self.output).map(taps).sum()
     }
 
     /// Elements of the padded input that windows reach over.

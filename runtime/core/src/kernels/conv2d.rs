@@ -3,7 +3,7 @@
 use super::channels::{Channels, Output};
 use super::linear::{Linear, Place, Rows, Source};
 use super::memory;
-use super::patches::{Patch, patches_len};
+use super::patches::{Patch, Segments, patches_len};
 use super::weights::{Int4, Int8, MAX_FILTER, Matrix, Width, by_width, filter_len};
 use super::window::{Axis, Window};
 use crate::error::Reason;
@@ -162,7 +162,7 @@ impl<W: Width> Source for Pixels<'_, '_, W> {
         let ox = i.wrapping_sub(oy.wrapping_mul(self.conv.window.cols.output));
         match self.interior.start(oy, ox).and_then(|start| self.write_inside(start, &mut patch)) {
             Some(()) => Some(()),
-            None => self.write_any(oy, ox, patch),
+            None => self.write_any(oy, ox, &mut patch),
         }
     }
 }
@@ -183,15 +183,15 @@ impl<W: Width> Pixels<'_, '_, W> {
         Some(())
     }
 
-    /// Writes any window.
+    /// Writes any window. Few windows are at the borders: one copy of this code serves patches of all kinds.
     #[inline(never)]
-    fn write_any<const N: usize>(&self, oy: usize, ox: usize, mut patch: Patch<'_, N>) -> Option<()> {
+    fn write_any(&self, oy: usize, ox: usize, patch: &mut dyn Segments) -> Option<()> {
         let Window { rows, cols, in_channels, .. } = &self.conv.window;
         let (in_channels, groups, depth) = (*in_channels, self.conv.groups, self.conv.depth);
         let (ty, tx) = (rows.taps(oy), cols.taps(ox));
         if ty.len() < rows.kernel || tx.len() < cols.kernel {
             // Padding holds the zero point.
-            patch.fill(self.x_zero);
+            patch.fill_all(self.x_zero);
         }
         let joined = joined(groups, cols.dilation.get());
         // Elements of a segment, the first of them inside the input, and how many are.
@@ -210,10 +210,7 @@ impl<W: Width> Pixels<'_, '_, W> {
             let mut quad = segment.wrapping_mul(quads).wrapping_add(first / 4);
             for _ in 0..count {
                 let x = self.image.get(at..at.wrapping_add(inside))?;
-                match first % 4 {
-                    0 => patch.write(quad, x, self.x_zero)?,
-                    skipped => patch.write_after(quad, skipped, x, self.x_zero)?,
-                }
+                patch.write_segment(quad, first % 4, x, self.x_zero)?;
                 at = at.wrapping_add(in_channels.wrapping_mul(cols.dilation.get()));
                 quad = quad.wrapping_add(quads);
             }

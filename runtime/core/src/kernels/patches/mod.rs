@@ -14,6 +14,25 @@ pub(crate) use pairs::Patch;
 #[cfg(vectors)]
 pub(crate) use rows::Patch;
 
+/// A patch of any kind, written segment by segment.
+pub(crate) trait Segments {
+    /// Writes `value` everywhere.
+    fn fill_all(&mut self, value: i8);
+
+    /// Writes `x` after `skipped` (below 4) elements of quad `at`; those, and what is left of the last quad, hold `rest`.
+    fn write_segment(&mut self, at: usize, skipped: usize, x: &[i8], rest: i8) -> Option<()>;
+}
+
+impl<const W: usize> Segments for Patch<'_, W> {
+    fn fill_all(&mut self, value: i8) {
+        self.fill(value);
+    }
+
+    fn write_segment(&mut self, at: usize, skipped: usize, x: &[i8], rest: i8) -> Option<()> {
+        if skipped == 0 { self.write(at, x, rest) } else { self.write_after(at, skipped, x, rest) }
+    }
+}
+
 /// Output pixels that are multiplied together.
 pub(crate) const PIXELS: usize = 4;
 
