@@ -8,10 +8,13 @@ use crate::operator::OperatorSet;
 use crate::plan::{DType, OpView, Plan, TensorRecord};
 
 /// Counts at most of an operator.
-const MOST: usize = 8;
+const MOST: usize = 9;
 
 /// Output pixels that are multiplied with a filter together.
 const TOGETHER: u64 = 4;
+
+/// Pixels at most of an image that is in work memory as a whole, for depthwise convolutions.
+const WHOLE: u64 = 320;
 
 /// Operators whose cost is linear in the same counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,13 +48,20 @@ impl Class {
                 "elements gathered at borders",
                 "pixels",
                 "pixels at borders",
-                "filters read for a pixel alone",
+                "multiply-accumulates of pixels left over",
+                "segments gathered",
                 "operator",
             ],
             Self::Pixel => &["multiply-accumulates", "outputs", "elements gathered", "operator"],
-            Self::Depthwise => {
-                &["multiply-accumulates", "outputs", "elements widened", "rows of outputs", "weights", "operator"]
-            }
+            Self::Depthwise => &[
+                "multiply-accumulates",
+                "outputs",
+                "elements widened",
+                "rows widened",
+                "runs of outputs",
+                "weights",
+                "operator",
+            ],
             Self::Add => &["outputs", "operator"],
             Self::AvgPool => &["elements summed", "outputs"],
             Self::Softmax => &["elements", "rows"],
@@ -82,12 +92,7 @@ impl Work {
         }
         match op.kind {
             OpKind::Conv2d | OpKind::Conv2dI4 => conv(&op.weighted()?, &x, &y),
-            OpKind::FullyConnected | OpKind::FullyConnectedI4 => {
-                let (depth, outputs) = (last(&x)?, last(&y)?);
-                let rows = elements(&x).checked_div(depth)?;
-                let filter = filter_len(1, depth as usize) as u64;
-                Some(product(rows, filter, outputs, 0))
-            }
+            OpKind::FullyConnected | OpKind::FullyConnectedI4 => fully_connected(&x, &y),
             OpKind::DepthwiseConv2d | OpKind::DepthwiseConv2dI4 => depthwise(&op.weighted()?, &x, &y),
             OpKind::Add => {
                 let b = plan.input(op, 1).ok()?;
@@ -113,47 +118,76 @@ impl Work {
     }
 }
 
-/// The work of products of patches with filters of `filter` elements. Each of `patches` meets `outputs` filters, and there
-/// are `borders` among them that are gathered tap by tap.
-fn product(patches: u64, filter: u64, outputs: u64, borders: u64) -> Work {
-    let (gathered, sums) = (times([patches, filter]), times([patches, outputs]));
-    let macs = times([sums, filter]);
-    if patches < TOGETHER {
-        return Work::new(Class::Pixel, [macs, sums, gathered, 1]);
+/// Patches: what output pixels read of the input.
+struct Patches {
+    /// How many there are: pixels, for each group of channels.
+    count: u64,
+    /// Those whose windows are gathered tap by tap.
+    at_borders: u64,
+    /// Runs of neighbours in memory that each is gathered from.
+    segments: u64,
+    /// Elements of each, as of a filter.
+    len: u64,
+}
+
+/// The work of patches that each meet `filters`.
+fn product(patches: &Patches, filters: u64) -> Work {
+    let &Patches { count, at_borders, segments, len } = patches;
+    let outputs = times([count, filters]);
+    let (macs, gathered) = (times([outputs, len]), times([count, len]));
+    if count < TOGETHER {
+        return Work::new(Class::Pixel, [macs, outputs, gathered, 1]);
     }
-    let alone = times([patches % TOGETHER, outputs, filter]);
-    Work::new(Class::Pixels, [macs, sums, gathered, times([borders, filter]), patches, borders, alone, 1])
+    let left_over = times([count % TOGETHER, filters, len]);
+    let [border_elements, segments] = [times([at_borders, len]), times([count, segments])];
+    Work::new(Class::Pixels, [macs, outputs, gathered, border_elements, count, at_borders, left_over, segments, 1])
+}
+
+fn fully_connected(x: &TensorRecord, y: &TensorRecord) -> Option<Work> {
+    let depth = last(x)?;
+    let rows = elements(x).checked_div(depth)?;
+    let patches = Patches { count: rows, at_borders: 0, segments: 1, len: filter_len(1, depth as usize) as u64 };
+    Some(product(&patches, last(y)?))
 }
 
 fn conv(p: &Conv2dParams, x: &TensorRecord, y: &TensorRecord) -> Option<Work> {
     let [n, _, _, channels] = y.dims.map(u64::from);
-    let groups = u64::from(p.groups);
-    let depth = u64::from(x.dims[3]).checked_div(groups)?;
-    let filter =
-        conv2d_filter_len(p.kernel.map(|k| k as usize), depth as usize, p.groups as usize, p.dilations[1] as usize);
-    let axes = [0, 1].map(|i| Axis::new([x, y], i, [p.kernel, p.strides, p.dilations], p.pads));
-    let [rows, cols] = [axes[0]?, axes[1]?];
-    let patches = times([n, groups, rows.output, cols.output]);
-    // Only where neighbouring taps are neighbours in memory can a row of them be read at once.
-    let joined = p.groups == 1 && p.dilations[1] == 1;
+    let (groups, [kernel_h, kernel_w]) = (u64::from(p.groups), p.kernel.map(|size| size as usize));
+    let depth = x.dims[3].checked_div(p.groups)? as usize;
+    let len = conv2d_filter_len([kernel_h, kernel_w], depth, p.groups as usize, p.dilations[1] as usize) as u64;
+    let sizes = [p.kernel, p.strides, p.dilations];
+    let (rows, cols) = (Axis::new([x, y], 0, sizes, p.pads)?, Axis::new([x, y], 1, sizes, p.pads)?);
+    let count = times([n, groups, rows.output, cols.output]);
+    // Only then are neighbouring taps neighbours in memory.
+    let joined = groups == 1 && p.dilations[1] == 1;
     let inside = if joined { times([n, rows.inside(), cols.inside()]) } else { 0 };
-    Some(product(patches, filter as u64, channels.checked_div(groups)?, patches.saturating_sub(inside)))
+    let segments = if joined { rows.kernel } else { times([rows.kernel, cols.kernel]) };
+    let patches = Patches { count, at_borders: count.saturating_sub(inside), segments, len };
+    Some(product(&patches, channels.checked_div(groups)?))
 }
 
 fn depthwise(p: &DepthwiseConv2dParams, x: &TensorRecord, y: &TensorRecord) -> Option<Work> {
     if p.multiplier != 1 || p.dilations != [1; 2] {
         return None;
     }
-    let taps = u64::from(p.kernel[0]) * u64::from(p.kernel[1]);
-    let axes = [0, 1].map(|i| Axis::new([x, y], i, [p.kernel, p.strides, p.dilations], p.pads));
-    let [rows, cols] = [axes[0]?, axes[1]?];
+    let sizes = [p.kernel, p.strides, p.dilations];
+    let (rows, cols) = (Axis::new([x, y], 0, sizes, p.pads)?, Axis::new([x, y], 1, sizes, p.pads)?);
+    let [n, .., channels] = y.dims.map(u64::from);
     // Four at a time; fewer at the end take no less.
-    let channels = u64::from(y.dims[3]).next_multiple_of(4);
-    let [n, ..] = y.dims.map(u64::from);
+    let channels = channels.next_multiple_of(4);
     let outputs = times([n, rows.output, cols.output, channels]);
-    let widened = times([n, rows.read(), cols.read(), channels]);
-    let counts =
-        [times([outputs, taps]), outputs, widened, times([n, rows.output, channels]), times([taps, channels]), 1];
+    let weights = times([rows.kernel, cols.kernel, channels]);
+    let runs = if times([rows.read(), cols.read()]) > WHOLE { rows.output } else { 1 };
+    let widened_rows = times([n, rows.read(), channels]);
+    let counts = [
+        times([outputs, rows.kernel, cols.kernel]),
+        outputs,
+        times([widened_rows, cols.read()]),
+        widened_rows,
+        times([n, runs, channels]),
+        weights,
+        1,
+    ];
     Some(Work::new(Class::Depthwise, counts))
 }
 
@@ -208,5 +242,107 @@ impl Axis {
     /// Elements of the padded input that windows reach over.
     fn read(&self) -> u64 {
         (self.output - 1) * self.stride + (self.kernel - 1) * self.dilation + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::ConstRef;
+
+    fn tensor(dims: [u32; 4]) -> TensorRecord {
+        TensorRecord { dtype: DType::I8, rank: 4, flags: 0, dims, scale: 1.0, zero_point: 0, offset: 0 }
+    }
+
+    const NONE: ConstRef = ConstRef { offset: 0, len: 0 };
+
+    fn conv_params(groups: u32) -> Conv2dParams {
+        Conv2dParams {
+            kernel: [3, 3],
+            strides: [1, 1],
+            dilations: [1, 1],
+            pads: [1; 4],
+            groups,
+            weights: NONE,
+            bias: NONE,
+            mantissas: NONE,
+            shifts: NONE,
+            clamp: [-128, 127],
+        }
+    }
+
+    #[test]
+    fn windows_at_borders_are_told_apart() {
+        let [x, y] = [tensor([1, 5, 6, 3]), tensor([1, 5, 6, 2])];
+        let work = conv(&conv_params(1), &x, &y).unwrap();
+        // Rows of 9 elements are filled up to 12, filters of 36 to 40; 3 by 4 windows lie inside.
+        let (pixels, borders) = (30, 18);
+        assert_eq!(work.class, Class::Pixels);
+        let expected =
+            [pixels * 2 * 40, pixels * 2, pixels * 40, borders * 40, pixels, borders, 2 * 2 * 40, pixels * 3, 1];
+        assert_eq!(work.counts(), expected);
+        // With groups taps lie apart, and every window is gathered tap by tap: 4 elements of each of 9.
+        let [x, y] = [tensor([1, 5, 6, 4]), tensor([1, 5, 6, 4])];
+        let work = conv(&conv_params(2), &x, &y).unwrap();
+        let patches = 2 * pixels;
+        let expected = [patches * 2 * 40, patches * 2, patches * 40, patches * 40, patches, patches, 0, patches * 9, 1];
+        assert_eq!(work.counts(), expected);
+    }
+
+    #[test]
+    fn few_pixels_have_a_class_of_their_own() {
+        let [mut x, mut y] = [tensor([3, 10, 1, 1]), tensor([3, 5, 1, 1])];
+        (x.rank, y.rank) = (2, 2);
+        let work = fully_connected(&x, &y).unwrap();
+        assert_eq!((work.class, work.counts()), (Class::Pixel, &[3 * 5 * 16, 3 * 5, 3 * 16, 1][..]));
+        (x.dims[0], y.dims[0]) = (4, 4);
+        assert_eq!(fully_connected(&x, &y).unwrap().class, Class::Pixels);
+    }
+
+    #[test]
+    fn channels_are_taken_four_at_a_time() {
+        let Conv2dParams { kernel, dilations, pads, weights, bias, mantissas, shifts, clamp, .. } = conv_params(1);
+        let strides = [2, 2];
+        let multiplier = 1;
+        let mut p = DepthwiseConv2dParams {
+            kernel,
+            strides,
+            dilations,
+            pads,
+            multiplier,
+            weights,
+            bias,
+            mantissas,
+            shifts,
+            clamp,
+        };
+        let [x, y] = [tensor([1, 40, 40, 6]), tensor([1, 20, 20, 6])];
+        // Windows reach over 41 rows and columns; 8 channels.
+        let outputs = 20 * 20 * 8;
+        let expected = [outputs * 9, outputs, 41 * 41 * 8, 41 * 8, 20 * 8, 9 * 8, 1];
+        assert_eq!(depthwise(&p, &x, &y).unwrap().counts(), expected);
+        p.multiplier = 2;
+        assert_eq!(depthwise(&p, &x, &y), None);
+    }
+
+    #[test]
+    fn no_size_is_too_large() {
+        let most = tensor([u32::MAX; 4]);
+        let mut p = conv_params(1);
+        p.strides = [u32::MAX; 2];
+        assert!(conv(&p, &most, &most).unwrap().counts().contains(&u64::MAX));
+        let p = DepthwiseConv2dParams {
+            kernel: [3, 3],
+            strides: [u32::MAX; 2],
+            dilations: [1, 1],
+            pads: [0; 4],
+            multiplier: 1,
+            weights: NONE,
+            bias: NONE,
+            mantissas: NONE,
+            shifts: NONE,
+            clamp: [0; 2],
+        };
+        assert!(depthwise(&p, &most, &most).unwrap().counts().contains(&u64::MAX));
     }
 }

@@ -36,13 +36,23 @@ impl<'a, const W: usize> Patch<'a, W> {
         let (before, from) = self.elements.get_mut(at.wrapping_mul(4)..)?.split_at_mut_checked(skipped)?;
         before.fill(rest.into());
         let (inside, behind) = from.split_at_mut_checked(x.len())?;
-        for (slot, &x) in inside.iter_mut().zip(x) {
-            *slot = x.into();
-        }
+        widen(x, inside);
         let filled = skipped.wrapping_add(x.len()) % 4;
         if filled > 0 {
             behind.get_mut(..4usize.wrapping_sub(filled))?.fill(rest.into());
         }
         Some(())
+    }
+}
+
+/// Widens elements.
+#[inline(always)]
+fn widen(x: &[i8], to: &mut [i16]) {
+    #[cfg(x86)]
+    if x.len() >= 8 && crate::kernels::x86::available() {
+        return crate::kernels::x86::widen(x, to);
+    }
+    for (slot, &x) in to.iter_mut().zip(x) {
+        *slot = x.into();
     }
 }

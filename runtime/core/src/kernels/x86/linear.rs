@@ -2,20 +2,17 @@
 
 use core::arch::x86_64::*;
 
-use super::{totals, words};
+use super::{lanes, totals, vector, words};
 use crate::kernels::channels::Output;
 use crate::kernels::linear::{Linear, Place};
 use crate::kernels::patches::HEADER;
 use crate::kernels::weights::{OCTET, Width};
 
-/// Filters that share the patches of four pixels while these are in registers.
-const FILTERS: usize = 2;
+/// Filters whose sums make a vector.
+const QUAD: usize = 4;
 
 /// Filters that are finished together.
-const GROUP: usize = 4;
-
-/// Filters that share the patch of one pixel.
-const FILTERS_OF_ONE: usize = 4;
+const GROUP: usize = 2 * QUAD;
 
 /// Patches and filters: where they are.
 #[derive(Clone, Copy)]
@@ -38,23 +35,18 @@ pub(in crate::kernels) fn multiply<W: Width, const P: usize>(
     let patches = work.get(HEADER..)?.get(..(linear.filter_len / 2).checked_mul(P)?)?;
     let filters = linear.weights.range(place.first, place.end)?;
     let operands = Operands { patches: patches.as_ptr().cast(), filters: filters.as_ptr().cast(), octets };
-    if P == 1 {
-        // SAFETY: AVX2 is available, says the caller. `patches` holds P patches of `octets` octets, `filters` a filter of
-        // as many for each of `place.first..place.end`: both were sliced to these lengths.
-        unsafe { blocks::<W, P, FILTERS_OF_ONE>(linear, operands, place, y, plain) }
-    } else {
-        // SAFETY: as above.
-        unsafe { blocks::<W, P, FILTERS>(linear, operands, place, y, plain) }
-    }
+    // SAFETY: AVX2 is available, says the caller. `patches` holds P patches of `octets` octets, `filters` a filter of as
+    // many for each of `place.first..place.end`: both were sliced to these lengths.
+    unsafe { blocks::<W, P>(linear, operands, place, y, plain) }
 }
 
-/// Multiplies filters in groups of [`GROUP`], `F` at a time, and those left over one at a time.
+/// Multiplies filters in groups of [`GROUP`], and those left over one at a time.
 ///
 /// # Safety
 ///
 /// `operands` has the patches of `P` pixels, and a filter for each of `place.first..place.end`.
 #[target_feature(enable = "avx2")]
-unsafe fn blocks<W: Width, const P: usize, const F: usize>(
+unsafe fn blocks<W: Width, const P: usize>(
     linear: &Linear<'_, W>,
     operands: Operands,
     place: Place,
@@ -65,17 +57,14 @@ unsafe fn blocks<W: Width, const P: usize, const F: usize>(
     let filters = |o: usize| Operands { filters: operands.filters.wrapping_add((o - place.first) * len), ..operands };
     let mut o = place.first;
     while place.end - o >= GROUP {
-        // Sums of each filter, lane by lane of each pixel.
-        let mut sums = [_mm_setzero_si128(); GROUP];
-        for (i, some) in sums.chunks_exact_mut(F).enumerate() {
-            // SAFETY: F filters are left.
-            some.copy_from_slice(&unsafe { self::sums::<W, P, F>(filters(o + i * F)) });
-        }
+        // SAFETY: eight filters are left.
+        let (low, high) = unsafe { (quad::<W, P>(filters(o)), quad::<W, P>(filters(o + QUAD))) };
+        let sums: [__m256i; P] = core::array::from_fn(|p| _mm256_set_m128i(high[p], low[p]));
         if plain {
-            finish_group::<W, P>(linear, sums, place.pixel, o, y)?;
+            finish_group(linear, &sums, place.pixel, o, y)?;
         } else {
-            for (i, sums) in sums.into_iter().enumerate() {
-                finish_any::<W, P>(linear, sums, place.pixel, o + i, y)?;
+            for (p, &sums) in sums.iter().enumerate() {
+                finish_any(linear, &lanes(sums), place.pixel + p, o, y)?;
             }
         }
         o += GROUP;
@@ -83,10 +72,36 @@ unsafe fn blocks<W: Width, const P: usize, const F: usize>(
     while o < place.end {
         // SAFETY: one filter is left.
         let [sums] = unsafe { self::sums::<W, P, 1>(filters(o)) };
-        finish_any::<W, P>(linear, sums, place.pixel, o, y)?;
+        for (p, sum) in sums.into_iter().enumerate() {
+            let [sum, ..] = words(totals([sum; 4]));
+            finish_any(linear, &[sum], place.pixel + p, o, y)?;
+        }
         o += 1;
     }
     Some(())
+}
+
+/// The sums of four filters for each of `P` pixels.
+///
+/// # Safety
+///
+/// `operands` has four filters and `P` patches, one or four.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn quad<W: Width, const P: usize>(operands: Operands) -> [__m128i; P] {
+    if P == 1 {
+        // SAFETY: four filters, says the caller.
+        let sums = unsafe { sums::<W, P, QUAD>(operands) };
+        let all = totals(sums.map(|sums| sums[0]));
+        return [all; P];
+    }
+    // As many sums as there are registers for: two filters at a time.
+    let later = operands.filters.wrapping_add(2 * filter_bytes::<W>(operands.octets));
+    // SAFETY: four filters, says the caller.
+    let [ab, cd] = unsafe { [sums::<W, P, 2>(operands), sums::<W, P, 2>(Operands { filters: later, ..operands })] };
+    let of = |sums: [__m256i; P]| totals(core::array::from_fn(|p| sums[p % P]));
+    let pixels = transposed([of(ab[0]), of(ab[1]), of(cd[0]), of(cd[1])]);
+    core::array::from_fn(|p| pixels[p % QUAD])
 }
 
 /// Bytes of a filter.
@@ -94,14 +109,14 @@ const fn filter_bytes<W: Width>(octets: usize) -> usize {
     if W::PACKED { octets * OCTET / 2 } else { octets * OCTET }
 }
 
-/// The sums of products of `F` filters with the patches of `P` pixels, at most four.
+/// The products of `F` filters with the patches of `P` pixels, in sums of eight lanes each.
 ///
 /// # Safety
 ///
 /// `operands` has `F` filters and `P` patches of its number of octets.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn sums<W: Width, const P: usize, const F: usize>(operands: Operands) -> [__m128i; F] {
+unsafe fn sums<W: Width, const P: usize, const F: usize>(operands: Operands) -> [[__m256i; P]; F] {
     let Operands { patches, filters, octets } = operands;
     let len = filter_bytes::<W>(octets);
     let mut acc = [[_mm256_setzero_si256(); P]; F];
@@ -132,10 +147,7 @@ unsafe fn sums<W: Width, const P: usize, const F: usize>(operands: Operands) -> 
             }
         }
     }
-    acc.map(|acc| {
-        let of = |p: usize| acc.get(p).copied().unwrap_or(_mm256_setzero_si256());
-        totals([of(0), of(1), of(2), of(3)])
-    })
+    acc
 }
 
 /// Octets `octet` and `octet + 1` of a filter.
@@ -186,45 +198,45 @@ fn unpacked(words: __m128i) -> __m128i {
     _mm_sub_epi8(_mm_shuffle_epi8(nibbles, order), _mm_set1_epi8(8))
 }
 
-/// Finishes the sums of [`GROUP`] filters from `o` on: a vector of `P` pixels for each.
+/// Finishes the sums of [`GROUP`] filters from `o` on, of each pixel from `pixel` on, for an output of 8 bits.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn finish_group<W: Width, const P: usize>(
+fn finish_group<W: Width>(
     linear: &Linear<'_, W>,
-    sums: [__m128i; GROUP],
+    sums: &[__m256i],
     pixel: usize,
     o: usize,
     y: &mut Output<'_>,
 ) -> Option<()> {
     let Linear { ref channels, out_channels, .. } = *linear;
     let range = o..o + GROUP;
-    let bias = load(channels.bias.get(range.clone())?.first_chunk()?);
-    let mantissas = load(channels.mantissas.get(range.clone())?.first_chunk()?);
+    let bias = vector(*channels.bias.get(range.clone())?.first_chunk()?);
+    let mantissas = vector(*channels.mantissas.get(range.clone())?.first_chunk()?);
     let shifts: [i8; GROUP] = *channels.shifts.get(range)?.first_chunk()?;
-    let others = (0..GROUP).any(|i| !channels.is_plain(o + i));
-    let shifts = load(&shifts.map(i32::from));
-    // Rounding and zero point as `Channels::are_plain` says; shifts out of its range give zeros, overwritten below.
-    let (one, two) = (_mm_set1_epi32(1), _mm_set1_epi32(2));
-    let rounding = _mm_sllv_epi32(_mm_set1_epi32(2 * channels.zero_point + 1), _mm_sub_epi32(shifts, two));
-    let shifts = _mm_sub_epi32(shifts, one);
-    let odd_mantissas = _mm_srli_epi64::<32>(mantissas);
-    let [low, high] = channels.clamp.map(|end| _mm_set1_epi32(end));
+    let shifts = _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(shifts.map(|shift| shift as u8))));
+    // Rounding and zero point as `Channels::are_plain` says. What lies outside of its range is overwritten below.
+    let (one, two) = (_mm256_set1_epi32(1), _mm256_set1_epi32(2));
+    let rounding = _mm256_sllv_epi32(_mm256_set1_epi32(2 * channels.zero_point + 1), _mm256_sub_epi32(shifts, two));
+    let down = _mm256_sub_epi32(shifts, one);
+    let outside = _mm256_or_si256(_mm256_cmpgt_epi32(two, shifts), _mm256_cmpgt_epi32(shifts, _mm256_set1_epi32(23)));
+    let others = _mm256_movemask_epi8(outside) != 0;
+    let odd_mantissas = _mm256_srli_epi64::<32>(mantissas);
+    let [low, high] = channels.clamp.map(|end| _mm256_set1_epi32(end));
     let bytes = y.bytes_from(pixel * out_channels + o)?;
-    for (i, sums) in transposed(sums).into_iter().take(P).enumerate() {
-        let sums = _mm_add_epi32(sums, bias);
-        let even = _mm_mul_epi32(sums, mantissas);
-        let odd = _mm_mul_epi32(_mm_srli_epi64::<32>(sums), odd_mantissas);
-        let products = _mm_blend_epi32::<0b1010>(_mm_srli_epi64::<32>(even), odd);
-        let rounded = _mm_srav_epi32(_mm_add_epi32(products, rounding), shifts);
-        let clamped = _mm_min_epi32(_mm_max_epi32(rounded, low), high);
-        let halves = _mm_packs_epi32(clamped, clamped);
-        let four = _mm_cvtsi128_si32(_mm_packs_epi16(halves, halves)).to_le_bytes();
+    for (i, &sums) in sums.iter().enumerate() {
+        let biased = _mm256_add_epi32(sums, bias);
+        let even = _mm256_mul_epi32(biased, mantissas);
+        let odd = _mm256_mul_epi32(_mm256_srli_epi64::<32>(biased), odd_mantissas);
+        let products = _mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd);
+        let rounded = _mm256_srav_epi32(_mm256_add_epi32(products, rounding), down);
+        let clamped = _mm256_min_epi32(_mm256_max_epi32(rounded, low), high);
+        let halves = _mm256_packs_epi32(clamped, clamped);
+        let joined = _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b1000>(halves));
+        let eight = _mm_cvtsi128_si64(_mm_packs_epi16(joined, joined)).to_le_bytes();
         let out = bytes.get_mut(i * out_channels..)?.first_chunk_mut::<GROUP>()?;
-        *out = four;
+        *out = eight;
         if others {
-            for (lane, sum) in words(sums).into_iter().enumerate().filter(|(lane, _)| !channels.is_plain(o + lane)) {
-                // The sum has its bias already.
-                let sum = sum.wrapping_sub(*channels.bias.get(o + lane)?);
+            for (lane, sum) in lanes(sums).into_iter().enumerate().filter(|(lane, _)| !channels.is_plain(o + lane)) {
                 *out.get_mut(lane)? = channels.finish(o + lane, sum)? as u8;
             }
         }
@@ -232,18 +244,17 @@ fn finish_group<W: Width, const P: usize>(
     Some(())
 }
 
-/// Finishes one filter's sums of `P` pixels, for an output of any type.
+/// Finishes the sums of filters from `o` on of one pixel, for an output of any type.
 #[inline]
-#[target_feature(enable = "avx2")]
-fn finish_any<W: Width, const P: usize>(
+fn finish_any<W: Width>(
     linear: &Linear<'_, W>,
-    sums: __m128i,
+    sums: &[i32],
     pixel: usize,
     o: usize,
     y: &mut Output<'_>,
 ) -> Option<()> {
-    for (i, sum) in words(sums).into_iter().take(P).enumerate() {
-        y.put((pixel + i) * linear.out_channels + o, linear.channels.finish(o, sum)?)?;
+    for (o, &sum) in (o..).zip(sums) {
+        y.put(pixel * linear.out_channels + o, linear.channels.finish(o, sum)?)?;
     }
     Some(())
 }
@@ -260,12 +271,4 @@ fn transposed([a, b, c, d]: [__m128i; 4]) -> [__m128i; 4] {
         _mm_unpacklo_epi64(ab_high, cd_high),
         _mm_unpackhi_epi64(ab_high, cd_high),
     ]
-}
-
-/// Four numbers as a vector.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load(words: &[i32; 4]) -> __m128i {
-    // SAFETY: `words` has 16 bytes; the load needs no alignment.
-    unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
 }

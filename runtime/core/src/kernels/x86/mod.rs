@@ -24,6 +24,33 @@ pub(super) fn available() -> bool {
     std::is_x86_feature_detected!("avx2")
 }
 
+/// Widens elements to 16 bits. To be called only where AVX2 is [`available`].
+#[inline]
+pub(super) fn widen(x: &[i8], to: &mut [i16]) {
+    // SAFETY: AVX2 is available, says the caller.
+    unsafe { widen_with_avx2(x, to) }
+}
+
+#[target_feature(enable = "avx2")]
+fn widen_with_avx2(x: &[i8], to: &mut [i16]) {
+    let ((x_vectors, x_rest), (vectors, rest)) = (x.as_chunks::<16>(), to.as_chunks_mut::<16>());
+    for (x, to) in x_vectors.iter().zip(vectors) {
+        // SAFETY: 16 bytes are read and 32 written, at any alignment.
+        unsafe {
+            let wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().cast()));
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), wide);
+        }
+    }
+    let ((x_halves, x_rest), (halves, rest)) = (x_rest.as_chunks::<8>(), rest.as_chunks_mut::<8>());
+    for (x, to) in x_halves.iter().zip(halves) {
+        // SAFETY: 8 bytes are read and 16 written, at any alignment.
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm_cvtepi8_epi16(_mm_loadl_epi64(x.as_ptr().cast()))) };
+    }
+    for (x, to) in x_rest.iter().zip(rest) {
+        *to = i16::from(*x);
+    }
+}
+
 /// The lanes of a vector.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -32,6 +59,16 @@ fn words(vector: __m128i) -> [i32; 4] {
     // SAFETY: `words` has 16 bytes; the store needs no alignment.
     unsafe { _mm_storeu_si128(words.as_mut_ptr().cast(), vector) };
     words
+}
+
+/// The lanes of a vector.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn lanes(vector: __m256i) -> [i32; 8] {
+    let mut lanes = [0; 8];
+    // SAFETY: `lanes` has 32 bytes; the store needs no alignment.
+    unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), vector) };
+    lanes
 }
 
 /// Eight numbers as a vector.
