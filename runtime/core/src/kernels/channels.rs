@@ -73,8 +73,13 @@ impl<'a> Channels<'a> {
     /// Adds the bias of channel `o` to `acc` and requantizes.
     #[inline(always)]
     pub(crate) fn finish(&self, o: usize, acc: i32) -> Option<i32> {
+        self.finish_biased(o, acc.wrapping_add(*self.bias.get(o)?))
+    }
+
+    /// Requantizes `acc` of channel `o`, which has its bias already.
+    #[inline(always)]
+    pub(crate) fn finish_biased(&self, o: usize, acc: i32) -> Option<i32> {
         let multiplier = Multiplier { mantissa: *self.mantissas.get(o)?, shift: *self.shifts.get(o)? };
-        let acc = acc.wrapping_add(*self.bias.get(o)?);
         Some(quant::requantize(acc, multiplier, self.zero_point, self.clamp[0], self.clamp[1]))
     }
 }

@@ -181,35 +181,12 @@ pub(super) fn multiply<W: Width, const P: usize>(
     place: Place,
     y: &mut Output<'_>,
 ) -> Option<()> {
-    let Linear { weights, channels, filter_len, out_channels } = *linear;
     let Place { pixel, first, end } = place;
-    let count = end.checked_sub(first).filter(|&count| count > 0)?;
-    let octets = filter_len / OCTET;
-    let filters = weights.range(first, end)?;
-    let (header, words) = work.split_first_chunk_mut::<HEADER>()?;
-    let words = words.get(..octets.wrapping_mul(4 * P)).filter(|words| !words.is_empty())?;
-    if W::PACKED {
-        *header = sums::<P>(words);
-    }
-    let y = y.bytes_from(pixel.wrapping_mul(out_channels).wrapping_add(first))?;
-    let reach = out_channels.wrapping_mul(P - 1).wrapping_add(count);
-    let mut block = Block {
-        patches: words.as_ptr(),
-        filters: filters.as_ptr().cast(),
-        bias: channels.bias.get(first..end)?.as_ptr(),
-        mantissas: channels.mantissas.get(first..end)?.as_ptr(),
-        shifts: channels.shifts.get(first..end)?.as_ptr(),
-        y: y.get_mut(..reach)?.as_mut_ptr(),
-        stride: out_channels,
-        octets,
-        count,
-        rounding: channels.zero_point.wrapping_mul(2).wrapping_add(1),
-        end: 0,
-    };
-    // SAFETY: `patches` has 4·P words for each of `octets` octets (and, with packed weights, a header of P words before
-    // them: the last of HEADER words, see `sums`); `filters` has `count` rows of `octets` octets, which are words aligned
-    // to 4 (constants are, and rows are whole octets); `bias`, `mantissas` and `shifts` have `count` elements; `y` has
-    // every byte of `count` neighbours in each of P pixels `stride` apart. All were sliced to these lengths above.
+    let count = end.checked_sub(first)?;
+    let y = y.bytes_from(pixel.wrapping_mul(linear.out_channels).wrapping_add(first))?;
+    let reach = linear.out_channels.wrapping_mul(P - 1).wrapping_add(count);
+    let mut block = block::<W, P>(linear, work, first, end, y.get_mut(..reach)?.as_mut_ptr())?;
+    // SAFETY: see `block`; `y` has every byte of `count` neighbours in each of P pixels `stride` apart.
     unsafe {
         match (W::PACKED, P) {
             (false, PIXELS) => int8_by_4(&raw mut block),
@@ -218,7 +195,74 @@ pub(super) fn multiply<W: Width, const P: usize>(
             (true, _) => int4_by_1(&raw mut block),
         }
     }
-    channels.clamp_rows(y, [P, out_channels, count])
+    linear.channels.clamp_rows(y, [P, linear.out_channels, count])
+}
+
+/// As [`multiply`], of any channels and for any output.
+#[inline(never)]
+pub(super) fn multiply_any<W: Width, const P: usize>(
+    linear: &Linear<'_, W>,
+    work: &mut [u32],
+    place: Place,
+    y: &mut Output<'_>,
+) -> Option<()> {
+    /// Filters at a time.
+    const FILTERS: usize = 8;
+    let mut sums = [[0i32; P]; FILTERS];
+    for first in (place.first..place.end).step_by(FILTERS) {
+        let end = place.end.min(first.wrapping_add(FILTERS));
+        let mut block = block::<W, P>(linear, work, first, end, sums.as_mut_ptr().cast())?;
+        // SAFETY: see `block`; `sums` has P words for each of at most FILTERS filters.
+        unsafe {
+            match (W::PACKED, P) {
+                (false, PIXELS) => int8_by_4_sums(&raw mut block),
+                (false, _) => int8_by_1_sums(&raw mut block),
+                (true, PIXELS) => int4_by_4_sums(&raw mut block),
+                (true, _) => int4_by_1_sums(&raw mut block),
+            }
+        }
+        for (o, sums) in (first..end).zip(&sums) {
+            for (i, &sum) in sums.iter().enumerate() {
+                let at = place.pixel.wrapping_add(i).wrapping_mul(linear.out_channels).wrapping_add(o);
+                y.put(at, linear.channels.finish_biased(o, sum)?)?;
+            }
+        }
+    }
+    Some(())
+}
+
+/// What a kernel takes, for the patches of `P` pixels and the filters `first..end`, of which there is one at least: all
+/// but `y` is as long as it says. `patches` has 4·P words for each of `octets` octets (and, with packed weights, a header of
+/// P words before them: the last of HEADER words, see [`sums`]); `filters` has `count` rows of `octets` octets, in words
+/// aligned to 4 (constants are, and rows are whole octets); `bias`, `mantissas` and `shifts` have `count` elements.
+fn block<W: Width, const P: usize>(
+    linear: &Linear<'_, W>,
+    work: &mut [u32],
+    first: usize,
+    end: usize,
+    y: *mut u8,
+) -> Option<Block> {
+    let Linear { weights, ref channels, filter_len, out_channels } = *linear;
+    let count = end.checked_sub(first).filter(|&count| count > 0)?;
+    let octets = filter_len / OCTET;
+    let (header, words) = work.split_first_chunk_mut::<HEADER>()?;
+    let words = words.get(..octets.wrapping_mul(4 * P)).filter(|words| !words.is_empty())?;
+    if W::PACKED {
+        *header = sums::<P>(words);
+    }
+    Some(Block {
+        patches: words.as_ptr(),
+        filters: weights.range(first, end)?.as_ptr().cast(),
+        bias: channels.bias.get(first..end)?.as_ptr(),
+        mantissas: channels.mantissas.get(first..end)?.as_ptr(),
+        shifts: channels.shifts.get(first..end)?.as_ptr(),
+        y,
+        stride: out_channels,
+        octets,
+        count,
+        rounding: channels.zero_point.wrapping_mul(2).wrapping_add(1),
+        end: 0,
+    })
 }
 
 /// 8 · Σ x of each pixel, the last pixel's in the last word: what packed weights, stored as w + 8, make too much.
@@ -751,6 +795,22 @@ macro_rules! finish_by_1 {
     };
 }
 
+/// Stores r0 to r3 as they are.
+macro_rules! store_by_4 {
+    () => {
+        "ldr r4, [lr, #.Ly]
+         stm r4!, {{r0, r1, r2, r3}}
+         str r4, [lr, #.Ly]"
+    };
+}
+
+/// Stores r0 as it is.
+macro_rules! store_by_1 {
+    () => {
+        next!("str", "r0", "y", "4")
+    };
+}
+
 /// A function that takes a [`Block`]: `$line`s for each filter, with its weights at r11 and the block at lr.
 macro_rules! kernel {
     ($(#[$doc:meta])* $name:ident, $($line:expr),* $(,)?) => {
@@ -796,9 +856,18 @@ macro_rules! kernel {
     };
 }
 
-kernel! {
+/// Two functions that take a [`Block`]: one that requantizes to bytes, and one that stores sums, bias included: words, the
+/// pixels of a filter one after the other.
+macro_rules! kernels {
+    ($(#[$doc:meta])* $name:ident, $sums:ident, $($line:expr),*; $finish:expr, $store:expr) => {
+        kernel! { $(#[$doc])* $name, $($line,)* $finish }
+        kernel! { $(#[$doc])* $sums, $($line,)* $store }
+    };
+}
+
+kernels! {
     /// Weights of 8 bits, four pixels: 54 instructions for 64 products.
-    int8_by_4,
+    int8_by_4, int8_by_4_sums,
     next!("ldr", "r0", "bias", "4"),
     "ldr r10, [lr, #.Lpatches]",
     "ldr r12, [lr, #.Loctets]",
@@ -814,13 +883,13 @@ kernel! {
     octet_by_4!(),
     "subs r12, r12, #1",
     "bne 3b",
-    "4:",
-    finish_by_4!(),
+    "4:";
+    finish_by_4!(), store_by_4!()
 }
 
-kernel! {
+kernels! {
     /// Weights of 8 bits, one pixel: 40 instructions for 32 products.
-    int8_by_1,
+    int8_by_1, int8_by_1_sums,
     next!("ldr", "r0", "bias", "4"),
     "ldr r10, [lr, #.Lpatches]",
     "ldr r12, [lr, #.Loctets]",
@@ -843,14 +912,14 @@ kernel! {
     quads_by_1!("r1", "r2"),
     "subs r12, r12, #1",
     "bne 5b",
-    "6:",
-    finish_by_1!(),
+    "6:";
+    finish_by_1!(), store_by_1!()
 }
 
-kernel! {
+kernels! {
     /// Weights of 4 bits, four pixels: 28 instructions for 32 products. Weights are stored as w + 8, which the header takes
     /// off.
-    int4_by_4,
+    int4_by_4, int4_by_4_sums,
     "ldr r4, [lr, #.Loctets]",
     "add r4, r11, r4, lsl #2",
     "str r4, [lr, #.Lend]",
@@ -875,13 +944,13 @@ kernel! {
     pair_by_4!(),
     "ldr r9, [lr, #.Lend]",
     "cmp r11, r9",
-    "bne 3b",
-    finish_by_4!(),
+    "bne 3b";
+    finish_by_4!(), store_by_4!()
 }
 
-kernel! {
+kernels! {
     /// Weights of 4 bits, one pixel: 41 instructions for 32 products.
-    int4_by_1,
+    int4_by_1, int4_by_1_sums,
     "ldr r10, [lr, #.Lpatches]",
     "ldr r5, [r10, #-4]",
     next!("ldr", "r0", "bias", "4"),
@@ -907,6 +976,6 @@ kernel! {
     octet_by_1!("r1"),
     "subs r2, r2, #1",
     "bne 5b",
-    "6:",
-    finish_by_1!(),
+    "6:";
+    finish_by_1!(), store_by_1!()
 }

@@ -2,7 +2,9 @@
 
 use super::channels::{Channels, Output};
 use super::patches::{self, PIXELS, Patch};
-use super::weights::{Matrix, OCTET, Width};
+#[cfg(not(dsp))]
+use super::weights::OCTET;
+use super::weights::{Matrix, Width};
 use crate::plan::DType;
 
 /// What output pixels read.
@@ -81,21 +83,23 @@ impl<W: Width> Linear<'_, W> {
     #[inline(always)]
     fn multiply<const P: usize>(&self, work: &mut [u32], place: Place, y: &mut Output<'_>, plain: bool) -> Option<()> {
         #[cfg(dsp)]
-        if y.dtype() == DType::I8 {
-            if plain {
-                return super::dsp::multiply::<W, P>(self, work, place, y);
-            }
-            return self.multiply_by_runs::<P>(work, place, y);
-        }
+        return match plain {
+            true => super::dsp::multiply::<W, P>(self, work, place, y),
+            false if y.dtype() == DType::I8 => self.multiply_by_runs::<P>(work, place, y),
+            false => super::dsp::multiply_any::<W, P>(self, work, place, y),
+        };
         #[cfg(x86)]
         if super::x86::available() {
             return super::x86::multiply::<W, P>(self, work, place, y, plain);
         }
-        let _ = plain;
-        self.multiply_portably::<P>(work, place, y)
+        #[cfg(not(dsp))]
+        {
+            let _ = plain;
+            self.multiply_portably::<P>(work, place, y)
+        }
     }
 
-    /// As [`Self::multiply`] where some channels are not plain: those between them with the core's own kernel.
+    /// As [`Self::multiply`] where some channels are not plain.
     #[cfg(dsp)]
     #[inline(never)]
     fn multiply_by_runs<const P: usize>(&self, work: &mut [u32], place: Place, y: &mut Output<'_>) -> Option<()> {
@@ -110,7 +114,7 @@ impl<W: Width> Linear<'_, W> {
             if plain {
                 super::dsp::multiply::<W, P>(self, work, run, y)?;
             } else {
-                self.multiply_portably::<P>(work, run, y)?;
+                super::dsp::multiply_any::<W, P>(self, work, run, y)?;
             }
             first = end;
         }
@@ -118,6 +122,7 @@ impl<W: Width> Linear<'_, W> {
     }
 
     /// As [`Self::multiply`], on any core and for any output.
+    #[cfg(not(dsp))]
     #[inline(never)]
     fn multiply_portably<const P: usize>(&self, work: &[u32], place: Place, y: &mut Output<'_>) -> Option<()> {
         let words = work.get(patches::HEADER..)?.get(..(self.filter_len / 2).wrapping_mul(P))?;
@@ -151,7 +156,7 @@ fn sums<W: Width, const P: usize>(filter: &[W::Unit], words: &[u32]) -> Option<[
 }
 
 /// The sums of products of a filter with the patches of `P` pixels, which lie in pairs.
-#[cfg(not(vectors))]
+#[cfg(not(any(vectors, dsp)))]
 #[inline(always)]
 fn sums<W: Width, const P: usize>(filter: &[W::Unit], words: &[u32]) -> Option<[i32; P]> {
     let (pairs, _) = words.as_chunks::<P>();

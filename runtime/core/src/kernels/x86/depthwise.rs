@@ -146,9 +146,7 @@ impl Block {
             // SAFETY: `words` has 32 bytes; the store needs no alignment.
             unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), sums) };
             for (&lane, sum) in lanes.iter().zip(words).filter(|(lane, _)| self.others >> **lane & 1 == 1) {
-                // The sum has its bias already.
-                let o = first + lane;
-                *out.get_mut(lane)? = channels.finish(o, sum.wrapping_sub(*channels.bias.get(o)?))? as u8;
+                *out.get_mut(lane)? = channels.finish_biased(first + lane, sum)? as u8;
             }
         }
         Some(())
