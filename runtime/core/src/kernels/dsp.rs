@@ -185,7 +185,7 @@ pub(super) fn multiply<W: Width, const P: usize>(
     let count = end.checked_sub(first)?;
     let y = y.bytes_from(pixel.wrapping_mul(linear.out_channels).wrapping_add(first))?;
     let reach = linear.out_channels.wrapping_mul(P - 1).wrapping_add(count);
-    let mut block = block::<W, P>(linear, work, first, end, y.get_mut(..reach)?.as_mut_ptr())?;
+    let mut block = block(linear, work, P, first, end, y.get_mut(..reach)?.as_mut_ptr())?;
     // SAFETY: see `block`; `y` has every byte of `count` neighbours in each of P pixels `stride` apart.
     unsafe {
         match (W::PACKED, P) {
@@ -198,30 +198,32 @@ pub(super) fn multiply<W: Width, const P: usize>(
     linear.channels.clamp_rows(y, [P, linear.out_channels, count])
 }
 
-/// As [`multiply`], of any channels and for any output.
+/// As [`multiply`] of `pixels` pixels, one or [`PIXELS`], of any channels and for any output.
 #[inline(never)]
-pub(super) fn multiply_any<W: Width, const P: usize>(
+pub(super) fn multiply_any<W: Width>(
     linear: &Linear<'_, W>,
     work: &mut [u32],
+    pixels: usize,
     place: Place,
     y: &mut Output<'_>,
 ) -> Option<()> {
     /// Filters at a time.
     const FILTERS: usize = 8;
-    let mut sums = [[0i32; P]; FILTERS];
+    let pixels = if pixels == PIXELS { PIXELS } else { 1 };
+    let mut sums = [0i32; PIXELS * FILTERS];
     for first in (place.first..place.end).step_by(FILTERS) {
         let end = place.end.min(first.wrapping_add(FILTERS));
-        let mut block = block::<W, P>(linear, work, first, end, sums.as_mut_ptr().cast())?;
-        // SAFETY: see `block`; `sums` has P words for each of at most FILTERS filters.
+        let mut block = block(linear, work, pixels, first, end, sums.as_mut_ptr().cast())?;
+        // SAFETY: see `block`; `sums` has `pixels` words for each of at most FILTERS filters.
         unsafe {
-            match (W::PACKED, P) {
+            match (W::PACKED, pixels) {
                 (false, PIXELS) => int8_by_4_sums(&raw mut block),
                 (false, _) => int8_by_1_sums(&raw mut block),
                 (true, PIXELS) => int4_by_4_sums(&raw mut block),
                 (true, _) => int4_by_1_sums(&raw mut block),
             }
         }
-        for (o, sums) in (first..end).zip(&sums) {
+        for (o, sums) in (first..end).zip(sums.chunks(pixels)) {
             for (i, &sum) in sums.iter().enumerate() {
                 let at = place.pixel.wrapping_add(i).wrapping_mul(linear.out_channels).wrapping_add(o);
                 y.put(at, linear.channels.finish_biased(o, sum)?)?;
@@ -231,13 +233,15 @@ pub(super) fn multiply_any<W: Width, const P: usize>(
     Some(())
 }
 
-/// What a kernel takes, for the patches of `P` pixels and the filters `first..end`, of which there is one at least: all
+/// What a kernel takes, for the patches of P pixels and the filters `first..end`, of which there is one at least: all
 /// but `y` is as long as it says. `patches` has 4·P words for each of `octets` octets (and, with packed weights, a header of
 /// P words before them: the last of HEADER words, see [`sums`]); `filters` has `count` rows of `octets` octets, in words
 /// aligned to 4 (constants are, and rows are whole octets); `bias`, `mantissas` and `shifts` have `count` elements.
-fn block<W: Width, const P: usize>(
+#[inline]
+fn block<W: Width>(
     linear: &Linear<'_, W>,
     work: &mut [u32],
+    pixels: usize,
     first: usize,
     end: usize,
     y: *mut u8,
@@ -246,9 +250,9 @@ fn block<W: Width, const P: usize>(
     let count = end.checked_sub(first).filter(|&count| count > 0)?;
     let octets = filter_len / OCTET;
     let (header, words) = work.split_first_chunk_mut::<HEADER>()?;
-    let words = words.get(..octets.wrapping_mul(4 * P)).filter(|words| !words.is_empty())?;
+    let words = words.get(..octets.wrapping_mul(4).wrapping_mul(pixels)).filter(|words| !words.is_empty())?;
     if W::PACKED {
-        *header = sums::<P>(words);
+        *header = sums(words, pixels);
     }
     Some(Block {
         patches: words.as_ptr(),
@@ -267,7 +271,7 @@ fn block<W: Width, const P: usize>(
 
 /// 8 · Σ x of each pixel, the last pixel's in the last word: what packed weights, stored as w + 8, make too much.
 #[inline(never)]
-fn sums<const P: usize>(words: &[u32]) -> [u32; HEADER] {
+fn sums(words: &[u32], pixels: usize) -> [u32; HEADER] {
     let mut totals = [0u32; HEADER];
     let (rows, _) = words.as_chunks::<{ HEADER }>();
     for &[a, b, c, d] in rows {
@@ -286,7 +290,7 @@ fn sums<const P: usize>(words: &[u32]) -> [u32; HEADER] {
             );
         }
     }
-    if P == 1 {
+    if pixels == 1 {
         // One pixel's words in turns.
         totals[HEADER - 1] = totals.iter().fold(0, |sum: u32, &total| sum.wrapping_add(total));
     }

@@ -86,7 +86,7 @@ impl<W: Width> Linear<'_, W> {
         return match plain {
             true => super::dsp::multiply::<W, P>(self, work, place, y),
             false if y.dtype() == DType::I8 => self.multiply_by_runs::<P>(work, place, y),
-            false => super::dsp::multiply_any::<W, P>(self, work, place, y),
+            false => super::dsp::multiply_any(self, work, P, place, y),
         };
         #[cfg(x86)]
         if super::x86::available() {
@@ -114,7 +114,7 @@ impl<W: Width> Linear<'_, W> {
             if plain {
                 super::dsp::multiply::<W, P>(self, work, run, y)?;
             } else {
-                super::dsp::multiply_any::<W, P>(self, work, run, y)?;
+                super::dsp::multiply_any(self, work, P, run, y)?;
             }
             first = end;
         }
