@@ -173,7 +173,8 @@ pub(super) struct QuantizeArgs {
     /// Bits of weights and activations: W8A8, W4A8, W8A4 or W4A4
     #[arg(long, value_name = "BITS", default_value_t = Bits::default(), help_heading = "Quantization")]
     pub(super) bits: Bits,
-    /// Bits for each layer, within flash=SIZE (of weights), bitops=NUMBER or sqnr=DB
+    /// Bits for each layer, within flash=SIZE (of weights), bitops=NUMBER, instructions=NUMBER (on a Cortex-M4)
+    /// or sqnr=DB
     #[arg(long, value_name = "WHAT=AMOUNT", help_heading = "Quantization")]
     pub(super) budget: Option<Budget>,
     /// Least SQNR of a layer's output in dB: layers under it get 8 bits; `none` leaves them

@@ -86,12 +86,6 @@ pub(super) fn operators(memory: &MemoryReport) -> String {
         })
         .collect();
     let mut out = table(3, &["", "operator", "name", "output", "MACs", "instr. (est.)", "constants", "live"], &rows);
-    let _ = writeln!(
-        out,
-        "{} operators, {} MACs, about {} instructions on a Cortex-M4 (estimate)",
-        memory.operators.len(),
-        count(memory.macs),
-        count(memory.instructions)
-    );
+    let _ = writeln!(out, "{} operators, {} MACs, {}", memory.operators.len(), count(memory.macs), memory.estimate());
     out
 }

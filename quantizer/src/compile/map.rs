@@ -3,8 +3,10 @@
 use std::fmt;
 
 use equant_runtime::op::OpKind;
-use equant_runtime::plan::{HEADER_LEN, Header, TENSOR_LEN};
+use equant_runtime::operator::AllOperators;
+use equant_runtime::plan::{AlignedBytes, HEADER_LEN, Header, Plan, TENSOR_LEN};
 
+use super::cost::{self, Core};
 use super::memory::Memory;
 use super::program::{Program, Section};
 
@@ -42,7 +44,7 @@ pub struct OperatorRow {
     pub macs: u64,
     /// Bytes of arena alive while it runs.
     pub live: usize,
-    /// Estimated instructions of the portable kernel on a Cortex-M4 (see [`estimate`]).
+    /// Estimated instructions on a Cortex-M4 ([`cost::instructions`]).
     pub instructions: u64,
 }
 
@@ -67,36 +69,17 @@ pub struct MemoryMap {
     pub operators: Vec<OperatorRow>,
 }
 
-/// Estimated instructions of one run of an operator's portable kernel on a Cortex-M4: an estimate for comparing
-/// models and layers, not a measurement.
-///
-/// Per multiply-accumulate: convolution and products with weights 3 (load, multiply-add and their share of the
-/// loop over four outputs), depthwise 5 (no reuse of the input), products of activations 6 (zero points). Per output
-/// element of these another 20 for the 64-bit requantization. Per visited element: tables, moves and maxima 6,
-/// requantization 20, sums and products 26, averages 6, softmax 60, normalization 15.
-pub fn estimate(kind: OpKind, macs: u64, outputs: u64) -> u64 {
-    let (per_mac, per_output) = match kind {
-        OpKind::Conv2d | OpKind::FullyConnected | OpKind::Conv2dI4 | OpKind::FullyConnectedI4 => (3, 20),
-        // Pixels of one phase at a time, the taps that land on each found anew.
-        OpKind::ConvTranspose2d | OpKind::ConvTranspose2dI4 => (3, 35),
-        OpKind::DepthwiseConv2d | OpKind::DepthwiseConv2dI4 => (5, 20),
-        OpKind::MatMul => (6, 20),
-        OpKind::MatMulSoftmax => (6, 70),
-        OpKind::Add | OpKind::Mul => (0, 26),
-        OpKind::Requantize => (0, 20),
-        OpKind::Softmax => (0, 60),
-        OpKind::LayerNorm => (5, 30),
-        OpKind::AvgPool2d => (6, 40),
-        OpKind::MaxPool2d => (6, 6),
-        _ => (0, 6),
-    };
-    macs.saturating_mul(per_mac).saturating_add(outputs.saturating_mul(per_output))
-}
-
 /// Whether the work of an operator of this kind ([`OpKind::name`]) is counted in multiply-accumulates. The others
 /// record the elements they visit.
 pub fn multiplies(kind: &str) -> bool {
     OpKind::ALL.iter().any(|known| known.multiplies() && known.name() == kind)
+}
+
+/// Estimated instructions of each operator; of none if the image is no plan, which it was checked to be.
+fn costs(image: &[u8]) -> Vec<u64> {
+    let image = AlignedBytes::from(image);
+    let plan = Plan::<AllOperators>::parse(&image);
+    plan.map_or(Vec::new(), |plan| plan.ops().map(|op| cost::instructions(Core::CORTEX_M4, &op, &plan)).collect())
 }
 
 impl MemoryMap {
@@ -116,18 +99,15 @@ impl MemoryMap {
                 placement.arena - placement.lower_bound
             )
         });
-        let operators = program.ops.iter().enumerate().map(|(index, op)| {
-            let shape = program.records[op.output].dims.clone();
-            let outputs = shape.iter().product::<usize>() as u64;
-            OperatorRow {
-                index,
-                kind: op.kind.name(),
-                name: op.name.clone(),
-                shape,
-                macs: op.macs,
-                live: memory.live[index],
-                instructions: estimate(op.kind, op.macs, outputs),
-            }
+        let costs = costs(image);
+        let operators = program.ops.iter().enumerate().map(|(index, op)| OperatorRow {
+            index,
+            kind: op.kind.name(),
+            name: op.name.clone(),
+            shape: program.records[op.output].dims.clone(),
+            macs: op.macs,
+            live: memory.live[index],
+            instructions: costs.get(index).copied().unwrap_or(0),
         });
         Self {
             arena: placement.arena,

@@ -1,5 +1,6 @@
 //! From a QDQ graph to a plan: lowering, memory planning, packing, emission.
 
+pub mod cost;
 mod emit;
 mod error;
 mod limits;
@@ -16,7 +17,7 @@ use equant_runtime::op::OpKind;
 use equant_runtime::plan::DType;
 
 pub use error::{Error, Issue, Reason};
-pub use map::{Flash, MemoryMap, OperatorRow, estimate, multiplies};
+pub use map::{Flash, MemoryMap, OperatorRow, multiplies};
 
 use crate::graph::Graph;
 use program::{Place, Program};

@@ -1,6 +1,7 @@
 //! Bits for each layer within a budget: what each layer's narrower options do to the outputs is measured one layer at a
 //! time, an allocation is chosen by these figures, and the choice is rounded and measured as a whole.
 
+use super::instructions::Instructions;
 use super::make::Maker;
 use super::trial::Judged;
 use super::{Error, describe};
@@ -9,12 +10,16 @@ use crate::graph::Node;
 use crate::graph::shape::infer_partial;
 use crate::quantize::{Bias, Bits, Config, Outcome, Rounding, Width};
 use crate::report;
+use crate::report::memory::CORE;
 use crate::target::LayerKind;
 
 /// Points of the trade-off shown in the report.
 const FRONT: usize = 40;
 /// Tries at most to meet a budget of SQNR.
 const MOST_TRIES: usize = 6;
+
+/// What the table of a budget of instructions calls the operators that no bits change.
+const REST: &str = "other operators";
 
 /// What must not be exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
@@ -23,6 +28,8 @@ pub enum Budget {
     Flash(u64),
     /// Σ multiply-accumulates × bits of weights × bits of activations, for one sample.
     BitOps(f64),
+    /// Estimated instructions of one run of the whole plan on [`CORE`].
+    Instructions(f64),
     /// The least SQNR of the outputs, in dB, on calibration samples.
     Sqnr(f64),
 }
@@ -30,9 +37,9 @@ pub enum Budget {
 impl std::str::FromStr for Budget {
     type Err = String;
 
-    /// `flash=100KiB`, `bitops=120M` or `sqnr=30`.
+    /// `flash=100KiB`, `bitops=120M`, `instructions=5M` or `sqnr=30`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || "use flash=100KiB, bitops=120M or sqnr=30".to_owned();
+        let wrong = || "use flash=100KiB, bitops=120M, instructions=5M or sqnr=30".to_owned();
         let (what, amount) = text.split_once('=').ok_or_else(wrong)?;
         let digits = amount.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let factor = match amount[digits.len()..].to_ascii_lowercase().as_str() {
@@ -49,6 +56,7 @@ impl std::str::FromStr for Budget {
         match what {
             "flash" if amount >= 0.0 => Ok(Self::Flash(amount as u64)),
             "bitops" if amount >= 0.0 => Ok(Self::BitOps(amount)),
+            "instructions" if amount >= 0.0 => Ok(Self::Instructions(amount)),
             "sqnr" if amount.is_finite() => Ok(Self::Sqnr(amount)),
             _ => Err(wrong()),
         }
@@ -60,6 +68,9 @@ impl std::fmt::Display for Budget {
         match self {
             Self::Flash(bytes) => write!(f, "{} of weights", report::numbers::bytes(*bytes)),
             Self::BitOps(amount) => write!(f, "{} bit operations", report::numbers::count(*amount as u64)),
+            Self::Instructions(amount) => {
+                write!(f, "{} instructions on a {}", report::numbers::count(*amount as u64), CORE.name())
+            }
             Self::Sqnr(db) => write!(f, "{db} dB"),
         }
     }
@@ -110,12 +121,11 @@ impl Search<'_> {
         };
         let best = match self.budget {
             Budget::Flash(bytes) => self.cheap_enough(base, bytes as f64, &mut mixed)?,
-            Budget::BitOps(amount) => self.cheap_enough(base, amount, &mut mixed)?,
+            Budget::BitOps(amount) | Budget::Instructions(amount) => self.cheap_enough(base, amount, &mut mixed)?,
             Budget::Sqnr(db) => self.good_enough(base, db, &mut mixed)?,
         };
-        let names = mixed.table.layers.iter().map(|layer| layer.name.clone());
-        mixed.layers =
-            names.zip(self.bits(&best.allocation, &mixed.table).into_iter().map(|bits| bits.to_string())).collect();
+        let bits = bits(&best.allocation, &mixed.table);
+        mixed.layers = bits.into_iter().map(|(layer, bits)| (layer, bits.to_string())).collect();
         Ok((best.judged, mixed))
     }
 
@@ -179,13 +189,7 @@ impl Search<'_> {
         allocation: Allocation,
         mixed: &mut report::Mixed,
     ) -> Result<Attempt, Error> {
-        let layers = mixed
-            .table
-            .layers
-            .iter()
-            .map(|layer| layer.name.clone())
-            .zip(self.bits(&allocation, &mixed.table))
-            .collect();
+        let layers = bits(&allocation, &mixed.table).into_iter().collect();
         let config = Config { layers, ..self.make.request.config.clone() };
         let judged = self.make.judge(self.make.model(&config)?, &|_| ())?;
         mixed.tried.push(report::Tried {
@@ -196,11 +200,6 @@ impl Search<'_> {
             added_noise: (noise(judged.sqnr_db) - noise(base.sqnr_db)).max(0.0),
         });
         Ok(Attempt { judged, allocation })
-    }
-
-    fn bits(&self, allocation: &Allocation, table: &Table) -> Vec<Bits> {
-        let layers = allocation.choice.iter().zip(&table.layers);
-        layers.map(|(&choice, layer)| self.options(&layer.name)[choice]).collect()
     }
 
     /// The options of a layer on the target, the widest first.
@@ -230,6 +229,10 @@ impl Search<'_> {
         let config = Config { bits: narrow, layers: Default::default(), ..self.make.request.config.clone() };
         let config = Config { rounding: Rounding { sequential: false, ..config.rounding }, ..config };
         let narrow = self.make.model(&config)?;
+        let instructions = match self.budget {
+            Budget::Instructions(_) => Some(Instructions::of(CORE, self.make.graph, &base.outcome, self.make.file)?),
+            _ => None,
+        };
         let mut table = Table::default();
         for node in &self.make.graph.nodes {
             let Some(layer) = base.outcome.layers.get(&node.name) else { continue };
@@ -238,10 +241,15 @@ impl Search<'_> {
             let options = self.options(&node.name);
             for &bits in &options {
                 let (w, a) = (f64::from(bits.weights.bits()), f64::from(bits.activations.bits()));
-                let cost = match self.budget {
-                    Budget::BitOps(_) => macs * w * a,
+                let cost = match (self.budget, &instructions) {
+                    (_, Some(instructions)) => instructions.of_layer(&node.name, bits.weights),
+                    (Budget::BitOps(_), _) => macs * w * a,
                     _ => (layer.weights.len() as f64 * w / 8.0).ceil(),
                 };
+                // Fewer bits often take no fewer instructions: then there is nothing to measure.
+                if instructions.is_some() && rows.first().is_some_and(|widest: &OptionRow| cost >= widest.cost) {
+                    continue;
+                }
                 let damage = match bits == options[0] {
                     true => 0.0,
                     false => {
@@ -254,6 +262,10 @@ impl Search<'_> {
             }
             table.layers.push(LayerOptions { name: node.name.clone(), options: rows });
             advance(1);
+        }
+        if let Some(instructions) = instructions {
+            let rest = OptionRow { label: "any".to_owned(), damage: 0.0, cost: instructions.of_rest() };
+            table.layers.push(LayerOptions { name: REST.to_owned(), options: vec![rest] });
         }
         Ok(table)
     }
@@ -293,7 +305,46 @@ impl Search<'_> {
     }
 }
 
+/// The bits of each layer of an allocation.
+fn bits(allocation: &Allocation, table: &Table) -> Vec<(String, Bits)> {
+    let rows = allocation.choice.iter().zip(&table.layers);
+    // What no bits change has a row without any.
+    let bits = |choice: usize, layer: &LayerOptions| layer.options.get(choice)?.label.parse().ok();
+    rows.filter_map(|(&choice, layer)| Some((layer.name.clone(), bits(choice, layer)?))).collect()
+}
+
 /// Noise as a share of the signal.
 fn noise(db: f64) -> f64 {
     libm::pow(10.0, -db / 10.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_are_read() {
+        let read = |text: &str| text.parse::<Budget>();
+        assert_eq!(read("flash=2KiB"), Ok(Budget::Flash(2048)));
+        assert_eq!(read("bitops=120M"), Ok(Budget::BitOps(120e6)));
+        assert_eq!(read("instructions=5M"), Ok(Budget::Instructions(5e6)));
+        assert_eq!(read("sqnr=30dB"), Ok(Budget::Sqnr(30.0)));
+        for wrong in ["instructions", "instructions=", "instructions=-1", "instructions=5X", "cycles=5M"] {
+            assert!(read(wrong).is_err_and(|error| error.contains("instructions=5M")), "{wrong}");
+        }
+        assert_eq!(Budget::Instructions(5e6).to_string(), "5.00 M instructions on a Cortex-M4");
+    }
+
+    #[test]
+    fn only_layers_have_bits() {
+        let option = |label: &str| OptionRow { label: label.into(), damage: 0.0, cost: 1.0 };
+        let layer = |name: &str, labels: &[&str]| LayerOptions {
+            name: name.into(),
+            options: labels.iter().map(|label| option(label)).collect(),
+        };
+        let table = Table { layers: vec![layer("conv", &["W8A8", "W4A8"]), layer(REST, &["any"])] };
+        let found = bits(&table.allocation(vec![1, 0]), &table);
+        let bits = Bits { weights: Width::Four, activations: Width::Eight };
+        assert_eq!(found, [("conv".to_owned(), bits)]);
+    }
 }

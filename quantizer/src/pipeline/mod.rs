@@ -7,6 +7,7 @@ mod describe;
 mod equalized;
 mod error;
 mod evaluate;
+mod instructions;
 mod layers;
 mod make;
 mod observed;

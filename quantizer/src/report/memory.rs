@@ -9,7 +9,11 @@ use equant_runtime::op::{
 use equant_runtime::plan::{AlignedBytes, DType, OpView, Plan, TensorRecord};
 use serde::Serialize;
 
-use crate::compile::estimate;
+use super::numbers;
+use crate::compile::cost::{self, Core};
+
+/// The core whose instructions are estimated.
+pub const CORE: Core = Core::CORTEX_M4;
 
 /// Where a plan's flash and memory go.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -32,7 +36,7 @@ pub struct MemoryReport {
     pub outputs: Vec<PlanTensor>,
     /// Multiply-accumulates of one run.
     pub macs: u64,
-    /// Estimated instructions of one run on a Cortex-M4 ([`estimate`]): for comparing, not a measurement.
+    /// Estimated instructions of one run on [`CORE`].
     pub instructions: u64,
     /// The operators in execution order.
     pub operators: Vec<PlanOperator>,
@@ -71,8 +75,11 @@ pub struct PlanOperator {
     pub kind: &'static str,
     /// Multiply-accumulates of one run; 0 for operators without any.
     pub macs: u64,
-    /// Estimated instructions of one run on a Cortex-M4.
+    /// Estimated instructions of one run on [`CORE`].
     pub instructions: u64,
+    /// Whether operators like it were measured; if not, its instructions are a guess.
+    #[serde(skip)]
+    pub fitted: bool,
     /// Bytes of its constants.
     pub constants: usize,
     /// Bytes of the arena that hold something needed while it runs.
@@ -116,6 +123,21 @@ impl MemoryReport {
         })
     }
 
+    /// The sum of instructions, where it comes from and how far it is off, in words.
+    pub fn estimate(&self) -> String {
+        let guessed = match self.operators.iter().filter(|op| !op.fitted).count() {
+            0 => String::new(),
+            1 => "; 1 operator is a guess".to_owned(),
+            n => format!("; {n} operators are guesses"),
+        };
+        format!(
+            "about {} instructions on a {} (fitted to measured counts; median error {:.1} %{guessed})",
+            numbers::count(self.instructions),
+            CORE.name(),
+            CORE.median_error()
+        )
+    }
+
     /// Arena and scratch together: what an application declares.
     pub fn memory(&self) -> usize {
         equant_runtime::plan::align16(self.arena) + self.scratch
@@ -141,13 +163,12 @@ fn operator(plan: &Plan<'_>, op: &OpView<'_>, live: &[usize]) -> PlanOperator {
     let inputs: Vec<TensorRecord> = (0..op.input_count()).filter_map(|i| plan.input(op, i).ok()).collect();
     let outputs: Vec<TensorRecord> = (0..op.output_count()).filter_map(|i| plan.output(op, i).ok()).collect();
     let constant_inputs: usize = inputs.iter().filter(|t| t.is_const()).map(byte_len).sum();
-    // A second output is memory to work in.
-    let elements = outputs.first().map_or(0, |t| u64::from(t.elements().unwrap_or(0)));
     PlanOperator {
         name: plan.op_name(op).map(str::to_owned),
         kind: op.kind.name(),
         macs: if op.kind.multiplies() { op.macs.into() } else { 0 },
-        instructions: estimate(op.kind, op.macs.into(), elements),
+        instructions: cost::instructions(CORE, op, plan),
+        fitted: cost::is_fitted(CORE, op, plan),
         constants: constants(op).iter().map(|(_, c)| c.len as usize).sum::<usize>() + constant_inputs,
         live: live.get(usize::from(op.index)).copied().unwrap_or(0),
         inputs: inputs.iter().filter(|t| !t.is_const()).map(tensor).collect(),

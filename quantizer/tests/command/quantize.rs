@@ -80,6 +80,18 @@ fn bits_are_dealt_out_within_a_budget() {
 }
 
 #[test]
+fn a_budget_of_instructions_counts_the_whole_plan() {
+    let folder = folder();
+    let report =
+        json(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz", "--budget", "instructions=1M"]);
+    let instructions = report["memory"]["instructions"].as_f64().expect("a number");
+    let tried = report["mixed"]["tried"].as_array().expect("a list");
+    assert!(tried.iter().all(|tried| tried["cost"] == instructions), "{instructions}: {tried:?}");
+    // With 4 bits these layers take no fewer.
+    assert_eq!(report["mixed"]["layers"], serde_json::json!([["conv", "W8A8"], ["fc", "W8A8"]]));
+}
+
+#[test]
 fn results_do_not_depend_on_threads() {
     let folder = folder();
     npz(&folder.path().join("calib.npz"), &[("x", &samples(100))]);

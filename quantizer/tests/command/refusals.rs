@@ -151,6 +151,7 @@ fn budgets_that_cannot_be_met() {
     let quantize = |budget| ["quantize", "model.onnx", "--calib", "calib.npz", "--budget", budget];
     // 84 weights at 4 bits each.
     refused(folder.path(), &quantize("flash=41"), 2, &["model.onnx", "41 B", "42"]);
+    refused(folder.path(), &quantize("instructions=10"), 2, &["model.onnx", "10 instructions", "least possible"]);
     refused(folder.path(), &quantize("sqnr=200"), 2, &["model.onnx", "200 dB", "8 bits everywhere"]);
     refused(folder.path(), &quantize("flash=much"), 2, &["flash=100KiB"]);
 }

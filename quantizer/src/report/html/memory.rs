@@ -71,10 +71,10 @@ pub(super) fn memory(out: &mut String, report: &Report) {
     rows(out, 4, &["", "name", "operator", "output", "MACs", "instructions", "constants", "live"], body);
     let _ = writeln!(
         out,
-        "<p class=\"note\">{} MACs, about {} instructions: an estimate for the portable kernels on a Cortex-M4. \
+        "<p class=\"note\">{} MACs, {}. \
          Operators to register in firmware:</p><pre>{}</pre>",
         numbers::count(memory.macs),
-        numbers::count(memory.instructions),
+        escape(&memory.estimate()),
         escape(&memory.operator_set)
     );
 }

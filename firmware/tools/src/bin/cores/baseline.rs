@@ -22,6 +22,13 @@ impl Bits {
             Self::Four => "int4",
         }
     }
+
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Eight => 8,
+            Self::Four => 4,
+        }
+    }
 }
 
 /// A layer of a model.

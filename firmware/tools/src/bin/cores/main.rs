@@ -1,11 +1,12 @@
 //! Measures every kernel on every core that QEMU emulates, and compares its bits with the host's.
 //!
-//! `cores [CORE...] [--markdown FILE]`; without cores, all of them.
+//! `cores [CORE...] [--markdown FILE] [--fit]`; without cores, all of them.
 //!
 //! The layers are those of `firmware/bench/cmsis_nn.csv`, with the instructions that CMSIS-NN takes. Each becomes a plan
 //! of one operator, run on noise by the reference kernels and the normal kernels of this host and by the firmware
 //! `layers` in QEMU. Digests of outputs must be equal: exit code 1 if one is not. Counts are only reported. A core whose
-//! Rust target or emulator is missing is skipped.
+//! Rust target or emulator is missing is skipped. With `--fit` what operators cost on each core is printed too, as the
+//! quantizer's table of costs.
 #![forbid(unsafe_code)]
 
 mod assembly;
@@ -15,6 +16,7 @@ mod check;
 mod core;
 mod data;
 mod firmware;
+mod fit;
 mod host;
 mod layer;
 mod plan;
@@ -43,11 +45,12 @@ fn main() -> ExitCode {
 struct Options {
     cores: Vec<&'static Core>,
     markdown: Option<String>,
+    fit: bool,
 }
 
 fn options() -> Result<Options, Error> {
     let names = || CORES.iter().map(|core| core.name).collect::<Vec<_>>().join(", ");
-    let mut options = Options { cores: Vec::new(), markdown: None };
+    let mut options = Options { cores: Vec::new(), markdown: None, fit: false };
     let mut args = env::args().skip(1);
     while let Some(arg) = args.next() {
         match CORES.iter().find(|core| core.name == arg) {
@@ -55,8 +58,10 @@ fn options() -> Result<Options, Error> {
             None if arg == "--markdown" => {
                 options.markdown = Some(args.next().ok_or("--markdown takes the name of a file")?);
             }
+            None if arg == "--fit" => options.fit = true,
             None => {
-                return Err(format!("`{arg}` is no core; usage: cores [CORE...] [--markdown FILE]; {}", names()).into());
+                let usage = "cores [CORE...] [--markdown FILE] [--fit]";
+                return Err(format!("`{arg}` is no core; usage: {usage}; {}", names()).into());
             }
         }
     }
@@ -100,6 +105,9 @@ fn run() -> Result<bool, Error> {
         print!("{table}");
         println!("{}: {equal} of {} layers give the bits of the reference\n", core.title, rows.len());
         report += &table;
+        if options.fit {
+            println!("{}", fit::table(core, &rows, &plans, &measured)?);
+        }
     }
     if let Some(name) = options.markdown {
         fs::write(&name, report).map_err(|error| format!("{name}: {error}"))?;
