@@ -107,7 +107,7 @@ impl<'a> Output<'a> {
     }
 
     /// Elements of 8 bits from `index` on.
-    #[cfg(any(dsp, x86))]
+    #[cfg(any(dsp, mve, x86))]
     pub(crate) fn bytes_from(&mut self, index: usize) -> Option<&mut [u8]> {
         self.bytes.get_mut(index..)
     }

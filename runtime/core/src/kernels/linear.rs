@@ -1,6 +1,8 @@
 //! Patches times filters: the inner part of convolutions and of products with constant weights.
 
 use super::channels::{Channels, Output};
+#[cfg(mve)]
+use super::mve;
 use super::patches::{self, PIXELS, Patch};
 #[cfg(not(dsp))]
 use super::weights::OCTET;
@@ -11,6 +13,14 @@ use crate::plan::DType;
 pub(crate) trait Source {
     /// Writes what pixel `i` reads into its patch.
     fn write<const W: usize>(&self, i: usize, patch: Patch<'_, W>) -> Option<()>;
+
+    /// What pixel `i` reads as it lies in the input, if it is `len` neighbours.
+    #[cfg(mve)]
+    fn direct(&self, i: usize, len: usize) -> Option<&[i8]>;
+
+    /// Writes what pixel `i` reads in the order in which filters lie.
+    #[cfg(mve)]
+    fn write_bytes(&self, i: usize, patch: &mut [i8]) -> Option<()>;
 }
 
 /// Pixels that each read a row of their own.
@@ -25,6 +35,20 @@ impl Source for Rows<'_> {
     fn write<const W: usize>(&self, i: usize, mut patch: Patch<'_, W>) -> Option<()> {
         let start = i.wrapping_mul(self.depth);
         patch.write(0, self.x.get(start..start.wrapping_add(self.depth))?, 0)
+    }
+
+    #[cfg(mve)]
+    #[inline(always)]
+    fn direct(&self, i: usize, len: usize) -> Option<&[i8]> {
+        let start = i.wrapping_mul(self.depth);
+        self.x.get(start..start.wrapping_add(self.depth)).filter(|x| x.len() == len)
+    }
+
+    #[cfg(mve)]
+    #[inline(always)]
+    fn write_bytes(&self, i: usize, patch: &mut [i8]) -> Option<()> {
+        let runs = mve::Runs { count: 1, len: self.depth, from_step: 0, to_step: 0 };
+        mve::copy_runs(self.x.get(i.wrapping_mul(self.depth)..)?, patch, runs)
     }
 }
 
@@ -58,6 +82,10 @@ impl<W: Width> Linear<'_, W> {
         work: &mut [u32],
         y: &mut Output<'_>,
     ) -> Option<()> {
+        #[cfg(mve)]
+        if mve::fits(self, y.dtype()) {
+            return mve::run(self, source, pixels, place, work, y);
+        }
         // Whether this core's own kernel can finish the sums.
         let plain = y.dtype() == DType::I8 && (cfg!(x86) || self.channels.are_plain());
         let mut at = 0usize;

@@ -48,7 +48,7 @@ pub(crate) trait Width: Copy {
     fn params<P: Weighted>(op: &OpView<'_>) -> Result<P, Reason>;
 
     /// Whether two weights share a byte.
-    #[cfg(any(dsp, x86))]
+    #[cfg(any(dsp, mve, x86))]
     const PACKED: bool;
 
     /// Element `k` of a row.
@@ -96,7 +96,7 @@ impl<'a, W: Width> Matrix<'a, W> {
     }
 
     /// Rows `first..end`, one after the other.
-    #[cfg(any(dsp, x86))]
+    #[cfg(any(dsp, mve, x86))]
     pub(crate) fn range(&self, first: usize, end: usize) -> Option<&'a [W::Unit]> {
         self.units.get(first.wrapping_mul(self.stride)..end.wrapping_mul(self.stride))
     }
@@ -128,7 +128,7 @@ fn part<'a, T>(rows: &[&'a [T]; GROUP], start: usize, len: usize) -> Option<[&'a
 impl Width for Int8 {
     type Unit = i8;
 
-    #[cfg(any(dsp, x86))]
+    #[cfg(any(dsp, mve, x86))]
     const PACKED: bool = false;
 
     fn row_units(len: usize) -> usize {
@@ -244,7 +244,7 @@ impl Int4 {
 impl Width for Int4 {
     type Unit = u32;
 
-    #[cfg(any(dsp, x86))]
+    #[cfg(any(dsp, mve, x86))]
     const PACKED: bool = true;
 
     fn row_units(len: usize) -> usize {

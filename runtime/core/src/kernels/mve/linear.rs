@@ -1,0 +1,637 @@
+//! Patches times filters: two filters by four pixels, or four filters by one.
+
+use core::arch::naked_asm;
+use core::mem::offset_of;
+use core::ops::Range;
+use core::ptr;
+
+use super::patches::{arrange, row_bytes, step_bytes, steps};
+use super::{VECTOR, extension};
+use crate::kernels::channels::{Channels, Output};
+use crate::kernels::linear::{Linear, Place, Source};
+use crate::kernels::patches::PIXELS;
+use crate::kernels::weights::Width;
+use crate::plan::DType;
+
+/// Filters by four pixels.
+const PAIR: usize = 2;
+
+/// Filters by one pixel.
+const QUAD: usize = 4;
+
+/// Most channels of the output: the places of four pixels in it are 16-bit numbers.
+const MAX_CHANNELS: usize = (u16::MAX as usize - 1) / (PIXELS - 1);
+
+/// Words for patches that need more than the plan reserves: those of filters of one octet in 4 bits.
+const SPARE: usize = 34;
+
+/// Steps of a filter that the kernel for 8 bits and one pixel takes at once.
+const UNROLLED: usize = 4;
+
+/// What a kernel reads and writes. It moves `next` and `y` as it goes.
+#[repr(C)]
+struct Block {
+    patches: *const i8,
+    /// From a filter to the next, in bytes.
+    pitch: usize,
+    /// Filters, one after the other.
+    filters: *const u8,
+    /// A word for each filter.
+    bias: *const i32,
+    /// A word for each filter.
+    mantissas: *const i32,
+    /// A byte for each filter.
+    shifts: *const i8,
+    /// Mantissas and shifts of the filters in work.
+    next: [usize; 2],
+    /// Whole steps of a filter.
+    steps: usize,
+    /// Bytes of a filter that are left.
+    tail: usize,
+    /// Bytes that reading a filter in whole vectors goes beyond it.
+    beyond: usize,
+    /// The first filter's output of the first pixel.
+    y: *mut u8,
+    /// The end of the first pixel's outputs.
+    end: *mut u8,
+    /// 8 · Σ x of each pixel: what packed weights, stored as w + 8, make too much.
+    sums: [i32; PIXELS],
+    /// Zero point, least and largest output: of 16 bits for four pixels, of 32 for one.
+    output: [Lanes; 3],
+    /// Where the outputs of two filters and four pixels lie, from the first one on.
+    places: [u16; 8],
+}
+
+/// The same number in all lanes of a vector.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Lanes([u32; 4]);
+
+impl Lanes {
+    /// A number of 16 bits.
+    const fn halves(value: i32) -> Self {
+        Self([value as u32 & 0xFFFF | (value as u32) << 16; 4])
+    }
+
+    const fn words(value: i32) -> Self {
+        Self([value as u32; 4])
+    }
+}
+
+/// Whether the kernels can finish the sums: multipliers lie in `[2^-32, 2^-1)`, so that with `t = 31 + shift`,
+/// `⌊p / 2^t + 1/2⌋` is the doubled product's high word, shifted and rounded.
+pub(in crate::kernels) fn fits<W: Width>(linear: &Linear<'_, W>, dtype: DType) -> bool {
+    dtype == DType::I8 && linear.out_channels <= MAX_CHANNELS && linear.channels.shifts.iter().all(|&shift| shift > 0)
+}
+
+/// As [`Linear::run`], if it [`fits`].
+#[inline(always)]
+pub(in crate::kernels) fn run<W: Width>(
+    linear: &Linear<'_, W>,
+    source: &impl Source,
+    pixels: usize,
+    place: Place,
+    work: &mut [u32],
+    y: &mut Output<'_>,
+) -> Option<()> {
+    let pairs = place.end.checked_sub(place.first)? >= PAIR && pixels >= PIXELS;
+    let done = if pairs { run_by_4(linear, source, pixels, place, work, y)? } else { 0 };
+    if done < pixels {
+        run_by_1(linear, source, done..pixels, place, work, y)?;
+    }
+    Some(())
+}
+
+/// Computes four pixels at a time; returns how many are done.
+#[inline(always)]
+fn run_by_4<W: Width>(
+    linear: &Linear<'_, W>,
+    source: &impl Source,
+    pixels: usize,
+    place: Place,
+    work: &mut [u32],
+    y: &mut Output<'_>,
+) -> Option<usize> {
+    let filter_len = linear.filter_len;
+    let blocks_len = steps::<W>(filter_len).wrapping_mul(step_bytes::<W>() * PIXELS);
+    let mut spare = [0; SPARE];
+    let enough = work.len().wrapping_mul(4) >= blocks_len.wrapping_add(filter_len);
+    let work = bytemuck::try_cast_slice_mut(if enough { work } else { &mut spare }).ok()?;
+    let (blocks, room) = work.split_at_mut_checked(blocks_len)?;
+    let room = room.get_mut(..filter_len)?;
+    let [main, rest] = groups(place.first..place.end, PAIR);
+    let (mut main, mut rest) = (Group::new(linear, PIXELS, main)?, Group::new(linear, PIXELS, rest)?);
+    let mut at = 0usize;
+    while pixels.wrapping_sub(at) >= PIXELS {
+        let mut sums = [0; PIXELS];
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let patch = read(source, at.wrapping_add(i), room)?;
+            *sum = arrange::<W, PIXELS>(patch, blocks.get_mut(i * VECTOR..)?)?.wrapping_mul(8);
+        }
+        let pixel = place.pixel.wrapping_add(at);
+        main.multiply_by_4::<W>(blocks, sums, pixel, y)?;
+        rest.multiply_by_4::<W>(blocks, sums, pixel, y)?;
+        at = at.wrapping_add(PIXELS);
+    }
+    Some(at)
+}
+
+/// Computes pixels one at a time.
+#[inline(always)]
+fn run_by_1<W: Width>(
+    linear: &Linear<'_, W>,
+    source: &impl Source,
+    pixels: Range<usize>,
+    place: Place,
+    work: &mut [u32],
+    y: &mut Output<'_>,
+) -> Option<()> {
+    let work: &mut [i8] = bytemuck::try_cast_slice_mut(work).ok()?;
+    let (room, arranged) = work.split_at_mut_checked(linear.filter_len)?;
+    let [main, rest] = groups(place.first..place.end, QUAD);
+    let (mut main, mut rest) = (Group::new(linear, 1, main)?, Group::new(linear, 1, rest)?);
+    for i in pixels {
+        let mut patch = read(source, i, room)?;
+        let mut sum = 0i32;
+        if W::PACKED {
+            sum = arrange::<W, 1>(patch, arranged)?.wrapping_mul(8);
+            patch = arranged;
+        }
+        let pixel = place.pixel.wrapping_add(i);
+        main.multiply_by_1::<W>(patch, sum, pixel, y)?;
+        rest.multiply_by_1::<W>(patch, sum, pixel, y)?;
+    }
+    Some(())
+}
+
+/// The patch of pixel `i`: as it lies in the input, or written to `room`, which is as long as a filter.
+#[inline(always)]
+fn read<'a>(source: &'a impl Source, i: usize, room: &'a mut [i8]) -> Option<&'a [i8]> {
+    if let Some(patch) = source.direct(i, room.len()) {
+        return Some(patch);
+    }
+    source.write_bytes(i, room)?;
+    Some(room)
+}
+
+/// Filters in whole groups of `size`, and those of the last group, which may be among the former. Fewer than a group are
+/// one range.
+fn groups(filters: Range<usize>, size: usize) -> [Range<usize>; 2] {
+    let Range { start, end } = filters;
+    let left = filters.len() % size;
+    if left == 0 {
+        [start..end, end..end]
+    } else if filters.len() < size {
+        [end..end, start..end]
+    } else {
+        [start..end.wrapping_sub(left), end.wrapping_sub(size)..end]
+    }
+}
+
+/// Filters that are multiplied together.
+struct Group<'a> {
+    filters: Range<usize>,
+    channels: Channels<'a>,
+    /// Channels of the output.
+    out_channels: usize,
+    /// Bytes of a filter.
+    row: usize,
+    block: Block,
+}
+
+impl<'a> Group<'a> {
+    /// Prepares to multiply filters with `pixels` pixels.
+    fn new<W: Width>(linear: &Linear<'a, W>, pixels: usize, filters: Range<usize>) -> Option<Self> {
+        let Linear { ref weights, channels, filter_len, out_channels } = *linear;
+        let row = row_bytes::<W>(filter_len);
+        let (start, end) = (filters.start, filters.end);
+        let at_once = match (pixels, W::PACKED) {
+            (PIXELS, _) => VECTOR,
+            (_, false) => VECTOR * UNROLLED,
+            // The only loop is the one for what is left.
+            (_, true) => usize::MAX,
+        };
+        let Channels { bias, mantissas, shifts, zero_point, clamp: [low, high] } = channels;
+        let lanes = if pixels == PIXELS { Lanes::halves } else { Lanes::words };
+        let place = |lane: usize| (lane / PAIR).wrapping_mul(out_channels).wrapping_add(lane % PAIR) as u16;
+        let block = Block {
+            patches: ptr::null(),
+            pitch: row,
+            filters: weights.range(start, end)?.as_ptr().cast(),
+            bias: bias.get(filters.clone())?.as_ptr(),
+            mantissas: mantissas.get(filters.clone())?.as_ptr(),
+            shifts: shifts.get(filters.clone())?.as_ptr(),
+            next: [0; 2],
+            steps: row / at_once,
+            tail: row % at_once,
+            beyond: row.wrapping_neg() % VECTOR,
+            y: ptr::null_mut(),
+            end: ptr::null_mut(),
+            sums: [0; PIXELS],
+            output: [zero_point, low, high].map(lanes),
+            places: core::array::from_fn(place),
+        };
+        Some(Self { filters, channels, out_channels, row, block })
+    }
+
+    /// Multiplies the patches of four pixels; there are a whole number of pairs of filters.
+    #[inline(always)]
+    fn multiply_by_4<W: Width>(
+        &mut self,
+        patches: &[i8],
+        sums: [i32; PIXELS],
+        pixel: usize,
+        y: &mut Output<'_>,
+    ) -> Option<()> {
+        let count = self.filters.len();
+        if count == 0 {
+            return Some(());
+        }
+        patches.get(..self.row.div_ceil(VECTOR).wrapping_mul(step_bytes::<W>() * PIXELS))?;
+        let y = y.bytes_from(pixel.wrapping_mul(self.out_channels).wrapping_add(self.filters.start))?;
+        let y = y.get_mut(..self.out_channels.wrapping_mul(PIXELS - 1).wrapping_add(count))?;
+        let pixels = y.as_mut_ptr_range();
+        self.block.patches = patches.as_ptr();
+        self.block.sums = sums;
+        self.block.y = pixels.start;
+        self.block.end = pixels.start.wrapping_add(count);
+        // SAFETY: `patches` has every step's vectors of four pixels, and is aligned to words, as work memory is; filters
+        // and their constants are as many as outputs, whole pairs and not none, as `new` sliced them; `y` has every byte
+        // of `count` neighbours in each of four pixels `out_channels` apart, which `places` says.
+        unsafe { if W::PACKED { int4_by_4(&raw mut self.block) } else { int8_by_4(&raw mut self.block) } }
+        Some(())
+    }
+
+    /// Multiplies the patch of a pixel.
+    #[inline(always)]
+    fn multiply_by_1<W: Width>(&mut self, patch: &[i8], sum: i32, pixel: usize, y: &mut Output<'_>) -> Option<()> {
+        let count = self.filters.len();
+        if count == 0 {
+            return Some(());
+        }
+        let last = self.row.checked_sub(1)? / VECTOR;
+        let left = self.row.wrapping_sub(last.wrapping_mul(VECTOR));
+        patch
+            .get(..last.wrapping_mul(step_bytes::<W>()).wrapping_add(step_bytes::<W>() - VECTOR).wrapping_add(left))?;
+        let y =
+            y.bytes_from(pixel.wrapping_mul(self.out_channels).wrapping_add(self.filters.start))?.get_mut(..count)?;
+        self.block.patches = patch.as_ptr();
+        self.block.sums[0] = sum;
+        if count < QUAD {
+            return self.multiply_few::<W>(y);
+        }
+        let outputs = y.as_mut_ptr_range();
+        (self.block.y, self.block.end) = (outputs.start, outputs.end);
+        // SAFETY: `patch` has the bytes of every vector that meets one of a filter; filters and their constants are as
+        // many as outputs, whole groups of four and not none, as `new` sliced them.
+        unsafe { if W::PACKED { int4_by_1(&raw mut self.block) } else { int8_by_1(&raw mut self.block) } }
+        Some(())
+    }
+
+    /// Multiplies the patch in the block with fewer filters than a kernel takes: each is taken four times.
+    #[inline(never)]
+    fn multiply_few<W: Width>(&self, y: &mut [u8]) -> Option<()> {
+        for (i, (o, y)) in self.filters.clone().zip(y).enumerate() {
+            let Channels { bias, mantissas, shifts, .. } = self.channels;
+            let (bias, mantissas, shifts) =
+                ([*bias.get(o)?; QUAD], [*mantissas.get(o)?; QUAD], [*shifts.get(o)?; QUAD]);
+            let mut outputs = [0; QUAD];
+            let range = outputs.as_mut_ptr_range();
+            let mut block = Block {
+                pitch: 0,
+                filters: self.block.filters.wrapping_add(i.wrapping_mul(self.row)),
+                bias: bias.as_ptr(),
+                mantissas: mantissas.as_ptr(),
+                shifts: shifts.as_ptr(),
+                y: range.start,
+                end: range.end,
+                ..self.block
+            };
+            // SAFETY: as in `multiply_by_1`; the four filters are one, of those that the block has.
+            unsafe { if W::PACKED { int4_by_1(&raw mut block) } else { int8_by_1(&raw mut block) } }
+            *y = *outputs.first()?;
+        }
+        Some(())
+    }
+}
+
+/// A function that takes a [`Block`]: `$line`s, with the block at r11.
+macro_rules! kernel {
+    ($(#[$doc:meta])* $name:ident, $($line:expr),* $(,)?) => {
+        $(#[$doc])*
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(block: *mut Block) {
+            naked_asm!(
+                extension!(),
+                ".set .Lmve_patches, {patches}",
+                ".set .Lmve_filters, {filters}",
+                ".set .Lmve_bias, {bias}",
+                ".set .Lmve_mantissas, {mantissas}",
+                ".set .Lmve_shifts, {shifts}",
+                ".set .Lmve_next, {next}",
+                ".set .Lmve_steps, {steps}",
+                ".set .Lmve_tail, {tail}",
+                ".set .Lmve_beyond, {beyond}",
+                ".set .Lmve_y, {y}",
+                ".set .Lmve_sums, {sums}",
+                ".set .Lmve_output, {output}",
+                ".set .Lmve_places, {places}",
+                "push {{r4-r11, lr}}",
+                "vpush {{d8-d15}}",
+                "mov r11, r0",
+                "ldr r3, [r11, #.Lmve_filters]",
+                $($line,)*
+                "vpop {{d8-d15}}",
+                "pop {{r4-r11, pc}}",
+                patches = const offset_of!(Block, patches),
+                filters = const offset_of!(Block, filters),
+                bias = const offset_of!(Block, bias),
+                mantissas = const offset_of!(Block, mantissas),
+                shifts = const offset_of!(Block, shifts),
+                next = const offset_of!(Block, next),
+                steps = const offset_of!(Block, steps),
+                tail = const offset_of!(Block, tail),
+                beyond = const offset_of!(Block, beyond),
+                y = const offset_of!(Block, y),
+                sums = const offset_of!(Block, sums),
+                output = const offset_of!(Block, output),
+                places = const offset_of!(Block, places),
+            )
+        }
+    };
+}
+
+/// Multiplies the next vectors of four pixels with those of two filters in `$a` and `$b`, through `$x`.
+macro_rules! products_by_4 {
+    ($x:literal, $a:literal, $b:literal) => {
+        concat!(
+            products_by_4!($x, $a, $b, "r0", "r8"),
+            products_by_4!($x, $a, $b, "r2", "r10"),
+            products_by_4!($x, $a, $b, "r4", "r12"),
+            products_by_4!($x, $a, $b, "r6", "lr"),
+        )
+    };
+    ($x:literal, $a:literal, $b:literal, $sum_a:literal, $sum_b:literal) => {
+        concat!(
+            "vldrw.u32 ",
+            $x,
+            ", [r1], #16\n",
+            "vmladava.s8 ",
+            $sum_a,
+            ", ",
+            $x,
+            ", ",
+            $a,
+            "\nvmladava.s8 ",
+            $sum_b,
+            ", ",
+            $x,
+            ", ",
+            $b,
+            "\n",
+        )
+    };
+}
+
+/// A kernel of two filters and four pixels: `$start` prepares registers, `$multiply` takes the products of the weights in
+/// q0 and q1, `$correct` finishes the sums in q0 and q1, `$clamp` clamps the outputs in q0.
+///
+/// Sums are in r0, r2, r4, r6 and r8, r10, r12, lr; patches at r1, filters at r3 and r5, bias at r9.
+macro_rules! kernel_by_4 {
+    (
+        $(#[$doc:meta])* $name:ident,
+        start: [$($start:expr),*], multiply: $multiply:expr, correct: [$($correct:expr),*], clamp: [$($clamp:expr),*]
+    ) => {
+        kernel! {
+            $(#[$doc])*
+            $name,
+            "ldr r9, [r11, #.Lmve_bias]",
+            "ldrd r0, r1, [r11, #.Lmve_mantissas]",
+            "strd r0, r1, [r11, #.Lmve_next]",
+            "vldrh.u16 q7, [r11, #.Lmve_places]",
+            $($start,)*
+            "ldr r0, [r11, #.Lmve_tail]",
+            "vctp.8 r0",
+            "2:",
+            "ldrd r0, r8, [r9], #8",
+            "mov r2, r0",
+            "mov r4, r0",
+            "mov r6, r0",
+            "mov r10, r8",
+            "mov r12, r8",
+            "mov lr, r8",
+            "ldrd r1, r5, [r11, #.Lmve_patches]",
+            "add r5, r5, r3",
+            "ldr r7, [r11, #.Lmve_steps]",
+            "lsrs r7, r7, #1",
+            "bcc 3f",
+            "vldrb.u8 q0, [r3], #16",
+            "vldrb.u8 q1, [r5], #16",
+            $multiply,
+            "3:",
+            "beq 5f",
+            "4:",
+            "vldrb.u8 q0, [r3], #16",
+            "vldrb.u8 q1, [r5], #16",
+            $multiply,
+            "vldrb.u8 q0, [r3], #16",
+            "vldrb.u8 q1, [r5], #16",
+            $multiply,
+            "subs r7, r7, #1",
+            "bne 4b",
+            "5:",
+            "ldr r7, [r11, #.Lmve_tail]",
+            "cbz r7, 6f",
+            // What is not read is 0.
+            "vpstt",
+            "vldrbt.u8 q0, [r3]",
+            "vldrbt.u8 q1, [r5]",
+            $multiply,
+            "6:",
+            "add r3, r5, r7",
+            "vmov q0[2], q0[0], r0, r4",
+            "vmov q0[3], q0[1], r2, r6",
+            "vmov q1[2], q1[0], r8, r12",
+            "vmov q1[3], q1[1], r10, lr",
+            $($correct,)*
+            "ldrd r0, r2, [r11, #.Lmve_next]",
+            "ldrd r4, r6, [r0], #8",
+            "ldrsb r8, [r2], #1",
+            "ldrsb r10, [r2], #1",
+            "strd r0, r2, [r11, #.Lmve_next]",
+            "vqdmulh.s32 q0, q0, r4",
+            "vqdmulh.s32 q1, q1, r6",
+            "rsb r8, r8, #0",
+            "rsb r10, r10, #0",
+            "vrshl.s32 q0, r8",
+            "vrshl.s32 q1, r10",
+            "vqmovnb.s32 q0, q0",
+            "vqmovnt.s32 q0, q1",
+            "ldrh r4, [r11, #.Lmve_output]",
+            "vqadd.s16 q0, q0, r4",
+            $($clamp,)*
+            "ldrd r0, r2, [r11, #.Lmve_y]",
+            "vstrb.16 q0, [r0, q7]",
+            "adds r0, r0, #2",
+            "str r0, [r11, #.Lmve_y]",
+            "cmp r0, r2",
+            "bne 2b",
+        }
+    };
+}
+
+kernel_by_4! {
+    /// Weights of 8 bits, four pixels: 15 instructions for 128 products.
+    int8_by_4,
+    start: ["vldrw.u32 q4, [r11, #.Lmve_output + 16]", "vldrw.u32 q5, [r11, #.Lmve_output + 32]"],
+    multiply: products_by_4!("q2", "q0", "q1"),
+    correct: [],
+    clamp: ["vmax.s16 q0, q0, q4", "vmin.s16 q0, q0, q5"]
+}
+
+kernel_by_4! {
+    /// Weights of 4 bits, four pixels: 31 instructions for 256 products.
+    int4_by_4,
+    start: ["vmov.i8 q5, #15", "vldrw.u32 q6, [r11, #.Lmve_sums]"],
+    multiply: concat!(
+        "vand q2, q0, q5\n",
+        "vand q3, q1, q5\n",
+        products_by_4!("q4", "q2", "q3"),
+        "vshr.u8 q0, q0, #4\n",
+        "vshr.u8 q1, q1, #4\n",
+        products_by_4!("q4", "q0", "q1"),
+    ),
+    correct: ["vsub.i32 q0, q0, q6", "vsub.i32 q1, q1, q6"],
+    clamp: [
+        "vldrw.u32 q2, [r11, #.Lmve_output + 16]",
+        "vldrw.u32 q3, [r11, #.Lmve_output + 32]",
+        "vmax.s16 q0, q0, q2",
+        "vmin.s16 q0, q0, q3"
+    ]
+}
+
+/// Multiplies a vector of 8-bit weights of each of four filters with the patch.
+macro_rules! int8_step_by_1 {
+    () => {
+        "vldrb.u8 q0, [r1], #16
+         vldrb.u8 q1, [r3], #16
+         vmladava.s8 r0, q0, q1
+         vldrb.u8 q2, [r5], #16
+         vmladava.s8 r2, q0, q2
+         vldrb.u8 q1, [r7], #16
+         vmladava.s8 r4, q0, q1
+         vldrb.u8 q2, [r9], #16
+         vmladava.s8 r12, q0, q2
+        "
+    };
+}
+
+/// Multiplies a vector of 4-bit weights at `$filter` with the vectors of the patch in q2 and q3.
+macro_rules! int4_products_by_1 {
+    ($filter:literal, $sum:literal) => {
+        concat!(
+            "vldrb.u8 q0, [",
+            $filter,
+            "], #16\n",
+            "vand q1, q0, q4\n",
+            "vmladava.s8 ",
+            $sum,
+            ", q2, q1\n",
+            "vshr.u8 q0, q0, #4\n",
+            "vmladava.s8 ",
+            $sum,
+            ", q3, q0\n",
+        )
+    };
+}
+
+/// A kernel of four filters and one pixel: `$start` prepares registers, `$multiply` takes the products, `$correct` finishes
+/// the sums in q0.
+///
+/// Sums are in r0, r2, r4, r12; the patch at r1, filters at r3, r5, r7, r9, bias at r8, mantissas at r10, shifts at r6.
+macro_rules! kernel_by_1 {
+    (
+        $(#[$doc:meta])* $name:ident,
+        start: [$($start:expr),*], multiply: [$($multiply:expr),*], correct: [$($correct:expr),*]
+    ) => {
+        kernel! {
+            $(#[$doc])*
+            $name,
+            "ldr r8, [r11, #.Lmve_bias]",
+            "ldrd r10, r6, [r11, #.Lmve_mantissas]",
+            "vldrw.u32 q5, [r11, #.Lmve_output]",
+            "vldrw.u32 q6, [r11, #.Lmve_output + 16]",
+            "vldrw.u32 q7, [r11, #.Lmve_output + 32]",
+            $($start,)*
+            "2:",
+            "ldrd r0, r2, [r8], #8",
+            "ldrd r4, r12, [r8], #8",
+            "ldrd r1, r9, [r11, #.Lmve_patches]",
+            "add r5, r3, r9",
+            "add r7, r5, r9",
+            "add r9, r7, r9",
+            $($multiply,)*
+            "ldr lr, [r11, #.Lmve_beyond]",
+            "sub r3, r9, lr",
+            "vmov q0[2], q0[0], r0, r4",
+            "vmov q0[3], q0[1], r2, r12",
+            $($correct,)*
+            "vldrw.u32 q1, [r10], #16",
+            "vldrb.s32 q2, [r6], #4",
+            "vqdmulh.s32 q0, q0, q1",
+            "vneg.s32 q2, q2",
+            "vrshl.s32 q0, q0, q2",
+            "vadd.i32 q0, q0, q5",
+            "vmax.s32 q0, q0, q6",
+            "vmin.s32 q0, q0, q7",
+            "ldrd r0, r1, [r11, #.Lmve_y]",
+            "vstrb.32 q0, [r0], #4",
+            "str r0, [r11, #.Lmve_y]",
+            "cmp r0, r1",
+            "bne 2b",
+        }
+    };
+}
+
+kernel_by_1! {
+    /// Weights of 8 bits, one pixel: 37 instructions for 256 products.
+    int8_by_1,
+    start: [],
+    multiply: [
+        "ldr lr, [r11, #.Lmve_steps]",
+        "wls lr, lr, 4f",
+        "3:",
+        int8_step_by_1!(),
+        int8_step_by_1!(),
+        int8_step_by_1!(),
+        int8_step_by_1!(),
+        "le lr, 3b",
+        "4:",
+        "ldr lr, [r11, #.Lmve_tail]",
+        "wlstp.8 lr, lr, 6f",
+        "5:",
+        int8_step_by_1!(),
+        "letp lr, 5b",
+        "6:"
+    ],
+    correct: []
+}
+
+kernel_by_1! {
+    /// Weights of 4 bits, one pixel: 23 instructions for 128 products.
+    int4_by_1,
+    start: ["vmov.i8 q4, #15"],
+    multiply: [
+        "ldr lr, [r11, #.Lmve_tail]",
+        "dlstp.8 lr, lr",
+        "3:",
+        "vldrb.u8 q2, [r1], #16",
+        "vldrb.u8 q3, [r1], #16",
+        int4_products_by_1!("r3", "r0"),
+        int4_products_by_1!("r5", "r2"),
+        int4_products_by_1!("r7", "r4"),
+        int4_products_by_1!("r9", "r12"),
+        "letp lr, 3b"
+    ],
+    correct: ["ldr r0, [r11, #.Lmve_sums]", "vsub.i32 q0, q0, r0"]
+}
