@@ -6,7 +6,7 @@ use core::ops::Range;
 use core::ptr;
 
 use super::patches::{arrange, row_bytes, step_bytes, steps};
-use super::{VECTOR, extension};
+use super::{VECTOR, channels, extension};
 use crate::kernels::channels::{Channels, Output};
 use crate::kernels::linear::{Linear, Place, Source};
 use crate::kernels::patches::PIXELS;
@@ -78,10 +78,9 @@ impl Lanes {
     }
 }
 
-/// Whether the kernels can finish the sums: multipliers lie in `[2^-32, 2^-1)`, so that with `t = 31 + shift`,
-/// `⌊p / 2^t + 1/2⌋` is the doubled product's high word, shifted and rounded.
+/// Whether the kernels can do it.
 pub(in crate::kernels) fn fits<W: Width>(linear: &Linear<'_, W>, dtype: DType) -> bool {
-    dtype == DType::I8 && linear.out_channels <= MAX_CHANNELS && linear.channels.shifts.iter().all(|&shift| shift > 0)
+    dtype == DType::I8 && linear.out_channels <= MAX_CHANNELS && channels::fit(&linear.channels)
 }
 
 /// As [`Linear::run`], if it [`fits`].

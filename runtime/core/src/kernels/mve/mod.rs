@@ -5,9 +5,12 @@
 //! They take one argument, a block of what they read and write, and follow the procedure call standard.
 #![allow(unsafe_code)]
 
+mod channels;
+mod depthwise;
 mod linear;
 mod patches;
 
+pub(super) use depthwise::Depthwise;
 pub(super) use linear::{fits, run};
 pub(super) use patches::{Runs, copy_runs};
 
