@@ -6,7 +6,7 @@ use core::ops::Range;
 use core::ptr;
 
 use super::patches::{arrange, row_bytes, step_bytes, steps};
-use super::{VECTOR, channels, extension};
+use super::{Lanes, VECTOR, channels, extension};
 use crate::kernels::channels::{Channels, Output};
 use crate::kernels::linear::{Linear, Place, Source};
 use crate::kernels::patches::PIXELS;
@@ -60,22 +60,6 @@ struct Block {
     output: [Lanes; 3],
     /// Where the outputs of two filters and four pixels lie, from the first one on.
     places: [u16; 8],
-}
-
-/// The same number in all lanes of a vector.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Lanes([u32; 4]);
-
-impl Lanes {
-    /// A number of 16 bits.
-    const fn halves(value: i32) -> Self {
-        Self([value as u32 & 0xFFFF | (value as u32) << 16; 4])
-    }
-
-    const fn words(value: i32) -> Self {
-        Self([value as u32; 4])
-    }
 }
 
 /// Whether the kernels can do it.

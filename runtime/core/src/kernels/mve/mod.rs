@@ -5,14 +5,18 @@
 //! They take one argument, a block of what they read and write, and follow the procedure call standard.
 #![allow(unsafe_code)]
 
+mod add;
 mod channels;
 mod depthwise;
 mod linear;
 mod patches;
+mod pool;
 
+pub(super) use add::{Sums, add};
 pub(super) use depthwise::Depthwise;
 pub(super) use linear::{fits, run};
 pub(super) use patches::{Runs, copy_runs};
+pub(super) use pool::{Mean, Pixels};
 
 /// Tells the assembler that the core has the extension: functions written whole are assembled for the least core of the
 /// target.
@@ -25,3 +29,19 @@ use extension;
 
 /// Bytes of a vector.
 const VECTOR: usize = 16;
+
+/// The same number in all lanes of a vector.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Lanes([u32; 4]);
+
+impl Lanes {
+    /// A number of 16 bits.
+    const fn halves(value: i32) -> Self {
+        Self([value as u32 & 0xFFFF | (value as u32) << 16; 4])
+    }
+
+    const fn words(value: i32) -> Self {
+        Self([value as u32; 4])
+    }
+}
