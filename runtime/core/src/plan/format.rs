@@ -69,7 +69,8 @@ const fn crc(mut crc: u32, bytes: &[u8]) -> u32 {
 
 /// Element type of a tensor in the arena or in the constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
+// A word, so that what holds one is copied by words.
+#[repr(u32)]
 pub enum DType {
     /// Signed 8-bit; ONNX uint8 tensors are stored shifted by 128, zero point included.
     I8 = 0,
