@@ -59,7 +59,7 @@ struct Block {
     /// Zero point, least and largest output: of 16 bits for four pixels, of 32 for one.
     output: [Lanes; 3],
     /// Where the outputs of two filters and four pixels lie, from the first one on.
-    places: [u16; 8],
+    places: [u16; PIXELS * PAIR],
 }
 
 /// Whether the kernels can do it.
@@ -102,18 +102,16 @@ fn run_by_4<W: Width>(
     let work = bytemuck::try_cast_slice_mut(if enough { work } else { &mut spare }).ok()?;
     let (blocks, room) = work.split_at_mut_checked(blocks_len)?;
     let room = room.get_mut(..filter_len)?;
-    let [main, rest] = groups(place.first..place.end, PAIR);
-    let (mut main, mut rest) = (Group::new(linear, PIXELS, main)?, Group::new(linear, PIXELS, rest)?);
+    let mut kernel = Kernel::new(linear, PIXELS);
     let mut at = 0usize;
     while pixels.wrapping_sub(at) >= PIXELS {
-        let mut sums = [0; PIXELS];
-        for (i, sum) in sums.iter_mut().enumerate() {
+        for (i, sum) in kernel.block.sums.iter_mut().enumerate() {
             let patch = read(source, at.wrapping_add(i), room)?;
             *sum = arrange::<W, PIXELS>(patch, blocks.get_mut(i * VECTOR..)?)?.wrapping_mul(8);
         }
-        let pixel = place.pixel.wrapping_add(at);
-        main.multiply_by_4::<W>(blocks, sums, pixel, y)?;
-        rest.multiply_by_4::<W>(blocks, sums, pixel, y)?;
+        for filters in groups(place.first..place.end, PAIR) {
+            kernel.multiply_by_4(filters, blocks, place.pixel.wrapping_add(at), y)?;
+        }
         at = at.wrapping_add(PIXELS);
     }
     Some(at)
@@ -131,18 +129,23 @@ fn run_by_1<W: Width>(
 ) -> Option<()> {
     let work: &mut [i8] = bytemuck::try_cast_slice_mut(work).ok()?;
     let (room, arranged) = work.split_at_mut_checked(linear.filter_len)?;
-    let [main, rest] = groups(place.first..place.end, QUAD);
-    let (mut main, mut rest) = (Group::new(linear, 1, main)?, Group::new(linear, 1, rest)?);
+    let mut kernel = Kernel::new(linear, 1);
     for i in pixels {
         let mut patch = read(source, i, room)?;
-        let mut sum = 0i32;
         if W::PACKED {
-            sum = arrange::<W, 1>(patch, arranged)?.wrapping_mul(8);
+            kernel.block.sums[0] = arrange::<W, 1>(patch, arranged)?.wrapping_mul(8);
             patch = arranged;
         }
         let pixel = place.pixel.wrapping_add(i);
-        main.multiply_by_1::<W>(patch, sum, pixel, y)?;
-        rest.multiply_by_1::<W>(patch, sum, pixel, y)?;
+        if place.end.wrapping_sub(place.first) < QUAD {
+            for filter in place.first..place.end {
+                kernel.multiply_filter(filter, patch, pixel, y)?;
+            }
+            continue;
+        }
+        for filters in groups(place.first..place.end, QUAD) {
+            kernel.multiply_by_1(filters, patch, pixel, y)?;
+        }
     }
     Some(())
 }
@@ -157,143 +160,168 @@ fn read<'a>(source: &'a impl Source, i: usize, room: &'a mut [i8]) -> Option<&'a
     Some(room)
 }
 
-/// Filters in whole groups of `size`, and those of the last group, which may be among the former. Fewer than a group are
-/// one range.
+/// At least `size` filters: in whole groups, and those of the last group, some of them again, if any are left.
+#[inline(always)]
 fn groups(filters: Range<usize>, size: usize) -> [Range<usize>; 2] {
     let Range { start, end } = filters;
     let left = filters.len() % size;
-    if left == 0 {
-        [start..end, end..end]
-    } else if filters.len() < size {
-        [end..end, start..end]
-    } else {
-        [start..end.wrapping_sub(left), end.wrapping_sub(size)..end]
-    }
+    let last = if left == 0 { end } else { end.wrapping_sub(size) };
+    [start..end.wrapping_sub(left), last..end]
 }
 
-/// Filters that are multiplied together.
-struct Group<'a> {
+/// Multiplies filters with patches.
+struct Kernel<'l, 'a, W: Width> {
+    linear: &'l Linear<'a, W>,
+    /// Those that the block names.
     filters: Range<usize>,
-    channels: Channels<'a>,
-    /// Channels of the output.
-    out_channels: usize,
-    /// Bytes of a filter.
-    row: usize,
     block: Block,
 }
 
-impl<'a> Group<'a> {
-    /// Prepares to multiply filters with `pixels` pixels.
-    fn new<W: Width>(linear: &Linear<'a, W>, pixels: usize, filters: Range<usize>) -> Option<Self> {
-        let Linear { ref weights, channels, filter_len, out_channels } = *linear;
-        let row = row_bytes::<W>(filter_len);
-        let (start, end) = (filters.start, filters.end);
-        let at_once = match (pixels, W::PACKED) {
-            (PIXELS, _) => VECTOR,
-            (_, false) => VECTOR * UNROLLED,
-            // The only loop is the one for what is left.
-            (_, true) => usize::MAX,
+impl<'l, 'a, W: Width> Kernel<'l, 'a, W> {
+    /// For patches of `pixels` pixels.
+    #[inline(always)]
+    fn new(linear: &'l Linear<'a, W>, pixels: usize) -> Self {
+        let row = row_bytes::<W>(linear.filter_len);
+        let Channels { zero_point, clamp: [low, high], .. } = linear.channels;
+        let output = [zero_point, low, high];
+        let (steps, tail) = match (pixels, W::PACKED) {
+            (PIXELS, _) => (row / VECTOR, row % VECTOR),
+            (_, false) => (row / (VECTOR * UNROLLED), row % (VECTOR * UNROLLED)),
+            // One loop does all.
+            (_, true) => (0, row),
         };
-        let Channels { bias, mantissas, shifts, zero_point, clamp: [low, high] } = channels;
-        let lanes = if pixels == PIXELS { Lanes::halves } else { Lanes::words };
-        let place = |lane: usize| (lane / PAIR).wrapping_mul(out_channels).wrapping_add(lane % PAIR) as u16;
-        let block = Block {
+        let mut block = Block {
             patches: ptr::null(),
             pitch: row,
-            filters: weights.range(start, end)?.as_ptr().cast(),
-            bias: bias.get(filters.clone())?.as_ptr(),
-            mantissas: mantissas.get(filters.clone())?.as_ptr(),
-            shifts: shifts.get(filters.clone())?.as_ptr(),
+            filters: ptr::null(),
+            bias: ptr::null(),
+            mantissas: ptr::null(),
+            shifts: ptr::null(),
             next: [0; 2],
-            steps: row / at_once,
-            tail: row % at_once,
+            steps,
+            tail,
             beyond: row.wrapping_neg() % VECTOR,
             y: ptr::null_mut(),
             end: ptr::null_mut(),
             sums: [0; PIXELS],
-            output: [zero_point, low, high].map(lanes),
-            places: core::array::from_fn(place),
+            output: output.map(if pixels == PIXELS { Lanes::halves } else { Lanes::words }),
+            places: [0; PIXELS * PAIR],
         };
-        Some(Self { filters, channels, out_channels, row, block })
+        if pixels == PIXELS {
+            let mut place = 0u16;
+            for [first, second] in block.places.as_chunks_mut().0 {
+                (*first, *second) = (place, place.wrapping_add(1));
+                place = place.wrapping_add(linear.out_channels as u16);
+            }
+        }
+        Self { linear, filters: 0..0, block }
     }
 
-    /// Multiplies the patches of four pixels; there are a whole number of pairs of filters.
+    /// Makes the block name these filters.
     #[inline(always)]
-    fn multiply_by_4<W: Width>(
+    fn select(&mut self, filters: Range<usize>) -> Option<()> {
+        if self.filters == filters {
+            return Some(());
+        }
+        let Linear { weights, channels, .. } = self.linear;
+        self.block.filters = weights.range(filters.start, filters.end)?.as_ptr().cast();
+        self.block.bias = channels.bias.get(filters.clone())?.as_ptr();
+        self.block.mantissas = channels.mantissas.get(filters.clone())?.as_ptr();
+        self.block.shifts = channels.shifts.get(filters.clone())?.as_ptr();
+        self.filters = filters;
+        Some(())
+    }
+
+    /// Makes the block name what `filters` make of `pixels` pixels.
+    #[inline(always)]
+    fn write(&mut self, filters: &Range<usize>, [pixel, pixels]: [usize; 2], y: &mut Output<'_>) -> Option<()> {
+        let stride = self.linear.out_channels;
+        let y = y.bytes_from(pixel.wrapping_mul(stride).wrapping_add(filters.start))?;
+        let y = y.get_mut(..stride.wrapping_mul(pixels.wrapping_sub(1)).wrapping_add(filters.len()))?;
+        self.block.y = y.as_mut_ptr();
+        self.block.end = self.block.y.wrapping_add(filters.len());
+        Some(())
+    }
+
+    /// Multiplies a whole number of pairs of filters with the patches of four pixels.
+    #[inline(always)]
+    fn multiply_by_4(
         &mut self,
+        filters: Range<usize>,
         patches: &[i8],
-        sums: [i32; PIXELS],
         pixel: usize,
         y: &mut Output<'_>,
     ) -> Option<()> {
-        let count = self.filters.len();
-        if count == 0 {
+        if filters.is_empty() {
             return Some(());
         }
-        patches.get(..self.row.div_ceil(VECTOR).wrapping_mul(step_bytes::<W>() * PIXELS))?;
-        let y = y.bytes_from(pixel.wrapping_mul(self.out_channels).wrapping_add(self.filters.start))?;
-        let y = y.get_mut(..self.out_channels.wrapping_mul(PIXELS - 1).wrapping_add(count))?;
-        let pixels = y.as_mut_ptr_range();
+        patches.get(..steps::<W>(self.linear.filter_len).wrapping_mul(step_bytes::<W>() * PIXELS))?;
         self.block.patches = patches.as_ptr();
-        self.block.sums = sums;
-        self.block.y = pixels.start;
-        self.block.end = pixels.start.wrapping_add(count);
+        self.write(&filters, [pixel, PIXELS], y)?;
+        self.select(filters)?;
         // SAFETY: `patches` has every step's vectors of four pixels, and is aligned to words, as work memory is; filters
-        // and their constants are as many as outputs, whole pairs and not none, as `new` sliced them; `y` has every byte
-        // of `count` neighbours in each of four pixels `out_channels` apart, which `places` says.
+        // and their constants are as many as outputs, whole pairs and not none: see `select`; `y` has every byte of as
+        // many neighbours in each of four pixels, whose places are `out_channels` apart: see `write`.
         unsafe { if W::PACKED { int4_by_4(&raw mut self.block) } else { int8_by_4(&raw mut self.block) } }
         Some(())
     }
 
-    /// Multiplies the patch of a pixel.
+    /// Makes the block name the patch of one pixel.
     #[inline(always)]
-    fn multiply_by_1<W: Width>(&mut self, patch: &[i8], sum: i32, pixel: usize, y: &mut Output<'_>) -> Option<()> {
-        let count = self.filters.len();
-        if count == 0 {
+    fn read(&mut self, patch: &[i8]) -> Option<()> {
+        let last = self.block.pitch.checked_sub(1)?;
+        // The last vector that meets one of a filter, and what is read of it.
+        let start = (last / VECTOR).wrapping_mul(step_bytes::<W>()).wrapping_add(step_bytes::<W>() - VECTOR);
+        self.block.patches = patch.get(..start.wrapping_add(last % VECTOR).wrapping_add(1))?.as_ptr();
+        Some(())
+    }
+
+    /// Multiplies a whole number of groups of four filters with the patch of a pixel.
+    #[inline(always)]
+    fn multiply_by_1(
+        &mut self,
+        filters: Range<usize>,
+        patch: &[i8],
+        pixel: usize,
+        y: &mut Output<'_>,
+    ) -> Option<()> {
+        if filters.is_empty() {
             return Some(());
         }
-        let last = self.row.checked_sub(1)? / VECTOR;
-        let left = self.row.wrapping_sub(last.wrapping_mul(VECTOR));
-        patch
-            .get(..last.wrapping_mul(step_bytes::<W>()).wrapping_add(step_bytes::<W>() - VECTOR).wrapping_add(left))?;
-        let y =
-            y.bytes_from(pixel.wrapping_mul(self.out_channels).wrapping_add(self.filters.start))?.get_mut(..count)?;
-        self.block.patches = patch.as_ptr();
-        self.block.sums[0] = sum;
-        if count < QUAD {
-            return self.multiply_few::<W>(y);
-        }
-        let outputs = y.as_mut_ptr_range();
-        (self.block.y, self.block.end) = (outputs.start, outputs.end);
+        self.read(patch)?;
+        self.write(&filters, [pixel, 1], y)?;
+        self.select(filters)?;
         // SAFETY: `patch` has the bytes of every vector that meets one of a filter; filters and their constants are as
-        // many as outputs, whole groups of four and not none, as `new` sliced them.
+        // many as outputs, whole groups of four and not none: see `read`, `select` and `write`.
         unsafe { if W::PACKED { int4_by_1(&raw mut self.block) } else { int8_by_1(&raw mut self.block) } }
         Some(())
     }
 
-    /// Multiplies the patch in the block with fewer filters than a kernel takes: each is taken four times.
+    /// Multiplies one filter with the patch of a pixel: the kernel takes it four times.
     #[inline(never)]
-    fn multiply_few<W: Width>(&self, y: &mut [u8]) -> Option<()> {
-        for (i, (o, y)) in self.filters.clone().zip(y).enumerate() {
-            let Channels { bias, mantissas, shifts, .. } = self.channels;
-            let (bias, mantissas, shifts) =
-                ([*bias.get(o)?; QUAD], [*mantissas.get(o)?; QUAD], [*shifts.get(o)?; QUAD]);
-            let mut outputs = [0; QUAD];
-            let range = outputs.as_mut_ptr_range();
-            let mut block = Block {
-                pitch: 0,
-                filters: self.block.filters.wrapping_add(i.wrapping_mul(self.row)),
-                bias: bias.as_ptr(),
-                mantissas: mantissas.as_ptr(),
-                shifts: shifts.as_ptr(),
-                y: range.start,
-                end: range.end,
-                ..self.block
-            };
-            // SAFETY: as in `multiply_by_1`; the four filters are one, of those that the block has.
-            unsafe { if W::PACKED { int4_by_1(&raw mut block) } else { int8_by_1(&raw mut block) } }
-            *y = *outputs.first()?;
-        }
+    fn multiply_filter(&mut self, filter: usize, patch: &[i8], pixel: usize, y: &mut Output<'_>) -> Option<()> {
+        let Linear { weights, ref channels, .. } = *self.linear;
+        let bias = [*channels.bias.get(filter)?; QUAD];
+        let mantissas = [*channels.mantissas.get(filter)?; QUAD];
+        let shifts = [*channels.shifts.get(filter)?; QUAD];
+        let mut outputs = [0; QUAD];
+        let Range { start, end } = outputs.as_mut_ptr_range();
+        self.read(patch)?;
+        let mut block = Block {
+            pitch: 0,
+            filters: weights.row(filter)?.as_ptr().cast(),
+            bias: bias.as_ptr(),
+            mantissas: mantissas.as_ptr(),
+            shifts: shifts.as_ptr(),
+            y: start,
+            end,
+            ..self.block
+        };
+        // SAFETY: `patch` has the bytes of every vector that meets one of a filter, see `read`. The four filters are one,
+        // for their pitch is 0, and have constants and outputs.
+        unsafe { if W::PACKED { int4_by_1(&raw mut block) } else { int8_by_1(&raw mut block) } }
+        let at = pixel.wrapping_mul(self.linear.out_channels).wrapping_add(filter);
+        *y.bytes_from(at)?.first_mut()? = outputs[0];
         Some(())
     }
 }
