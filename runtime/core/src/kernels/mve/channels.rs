@@ -47,20 +47,21 @@ pub(super) struct Finish {
 }
 
 impl Finish {
-    /// Of `lanes` channels from `first` on, at most a vector.
-    pub(super) fn new(channels: &Channels<'_>, first: usize, lanes: usize) -> Option<Self> {
+    /// Holds those of `lanes` channels from `first` on, at most a vector.
+    pub(super) fn set(&mut self, channels: &Channels<'_>, first: usize, lanes: usize) -> Option<()> {
         let range = first..first.wrapping_add(lanes);
         let (bias, mantissas) = (channels.bias.get(range.clone())?, channels.mantissas.get(range.clone())?);
         let shifts = channels.shifts.get(range)?;
         match (bias.as_array(), mantissas.as_array(), shifts.as_array()) {
-            (Some(bias), Some(mantissas), Some(shifts)) => Some(Self::of_vector(bias, mantissas, shifts)),
-            _ => Some(Self::of_vector(&filled_up(bias), &filled_up(mantissas), &filled_up(shifts))),
+            (Some(bias), Some(mantissas), Some(shifts)) => self.set_vector(bias, mantissas, shifts),
+            _ => self.set_vector(&filled_up(bias), &filled_up(mantissas), &filled_up(shifts)),
         }
+        Some(())
     }
 
-    fn of_vector(bias: &[i32; VECTOR], mantissas: &[i32; VECTOR], shifts: &[i8; VECTOR]) -> Self {
-        let mut finish = Self::default();
-        // SAFETY: reads all of the three arrays, and writes the three of `finish`, which follow each other.
+    /// Holds those of a vector of channels.
+    fn set_vector(&mut self, bias: &[i32; VECTOR], mantissas: &[i32; VECTOR], shifts: &[i8; VECTOR]) {
+        // SAFETY: reads all of the three arrays, and writes the three of `self`, which follow each other.
         unsafe {
             asm!(
                 "vld40.32 {{q0, q1, q2, q3}}, [{bias}]",
@@ -100,14 +101,13 @@ impl Finish {
                 bias = in(reg) bias.as_ptr(),
                 mantissas = in(reg) mantissas.as_ptr(),
                 shifts = inout(reg) shifts.as_ptr() => _,
-                to = inout(reg) (&raw mut finish).cast::<i32>() => _,
+                to = inout(reg) (&raw mut *self).cast::<i32>() => _,
                 out("r2") _,
                 out("d0") _, out("d1") _, out("d2") _, out("d3") _,
                 out("d4") _, out("d5") _, out("d6") _, out("d7") _,
                 options(nostack),
             );
         }
-        finish
     }
 }
 

@@ -2,6 +2,7 @@
 
 use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
+use core::ptr;
 
 use super::channels::{self, Finish};
 use super::patches::{Runs, copy_runs};
@@ -34,10 +35,8 @@ struct Block {
     /// The first row of taps inside the input.
     x: *const i8,
     y: *mut u8,
-    /// From a tap to the next in a row, and from a row to the next.
+    /// From a tap to the next in a row, as from an output to the next; and from a row to the next.
     steps: [usize; 2],
-    /// From an output to the next.
-    y_step: usize,
     /// Channels.
     lanes: usize,
     /// Taps of a row.
@@ -79,24 +78,26 @@ impl<W: Width> Depthwise<'_, '_, W> {
         let row_len = cols.input.wrapping_mul(in_channels);
         let output_len = cols.output.wrapping_mul(in_channels);
         let Channels { zero_point, clamp, .. } = *self.channels;
+        let mut block = Block {
+            finish: Finish::default(),
+            clamp: clamp.map(|end| [end as i8; VECTOR]),
+            weights: ptr::null(),
+            columns: columns.as_ptr(),
+            columns_end: columns.as_ptr_range().end,
+            x: ptr::null(),
+            y: ptr::null_mut(),
+            steps: [in_channels, row_len],
+            lanes: 0,
+            row: cols.kernel,
+            rows: [0; 3],
+            zero_points: [x_zero.into(), zero_point],
+        };
         for first in (0..in_channels).step_by(VECTOR) {
             let lanes = VECTOR.min(in_channels.wrapping_sub(first));
             self.unpack(first, lanes, weights)?;
-            let mut block = Block {
-                finish: Finish::new(self.channels, first, lanes)?,
-                clamp: clamp.map(|end| [end as i8; VECTOR]),
-                weights: weights.as_ptr(),
-                columns: columns.as_ptr(),
-                columns_end: columns.as_ptr_range().end,
-                x: core::ptr::null(),
-                y: core::ptr::null_mut(),
-                steps: [in_channels, row_len],
-                y_step: in_channels,
-                lanes,
-                row: cols.kernel,
-                rows: [0; 3],
-                zero_points: [x_zero.into(), zero_point],
-            };
+            block.weights = weights.as_ptr();
+            block.finish.set(self.channels, first, lanes)?;
+            block.lanes = lanes;
             for n in 0..batch {
                 for oy in 0..rows.output {
                     let ty = rows.taps(oy);
@@ -283,8 +284,7 @@ macro_rules! kernel {
                 "vldrw.u32 q5, [r0, #{clamp} + 16]",
                 "vmin.s8 q0, q0, q5",
                 $store,
-                "ldr r1, [r0, #{y_step}]",
-                "add r8, r8, r1",
+                "add r8, r8, r5",
                 "ldr r1, [r0, #{columns_end}]",
                 "cmp r7, r1",
                 "bne 2b",
@@ -298,7 +298,6 @@ macro_rules! kernel {
                 x = const offset_of!(Block, x),
                 y = const offset_of!(Block, y),
                 steps = const offset_of!(Block, steps),
-                y_step = const offset_of!(Block, y_step),
                 lanes = const offset_of!(Block, lanes),
                 row = const offset_of!(Block, row),
                 rows = const offset_of!(Block, rows),
