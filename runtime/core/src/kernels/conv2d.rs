@@ -3,8 +3,6 @@
 use super::channels::{Channels, Output};
 use super::linear::{Linear, Place, Rows, Source};
 use super::memory;
-#[cfg(mve)]
-use super::mve;
 use super::patches::{Patch, Segments, patches_len};
 use super::weights::{Int4, Int8, MAX_FILTER, Matrix, Width, by_width, filter_len};
 use super::window::{Axis, Window};
@@ -121,11 +119,6 @@ struct Interior {
     tap_step: usize,
     /// Quads of a segment.
     quads: usize,
-    /// Elements of a segment, and their number.
-    #[cfg(mve)]
-    segment: usize,
-    #[cfg(mve)]
-    tap_rows: usize,
 }
 
 impl Interior {
@@ -141,10 +134,6 @@ impl Interior {
             before: rows.before.wrapping_mul(row_len).wrapping_add(cols.before.wrapping_mul(in_channels)),
             tap_step: rows.dilation.get().wrapping_mul(row_len),
             quads: cols.kernel.wrapping_mul(conv.depth).wrapping_add(3) / 4,
-            #[cfg(mve)]
-            segment: cols.kernel.wrapping_mul(conv.depth),
-            #[cfg(mve)]
-            tap_rows: rows.kernel,
         }
     }
 
@@ -179,22 +168,12 @@ impl<W: Width> Source for Pixels<'_, '_, W> {
     #[cfg(mve)]
     #[inline(always)]
     fn direct(&self, i: usize, len: usize) -> Option<&[i8]> {
-        if self.interior.tap_rows > 1 || self.interior.segment != len {
+        if self.conv.window.rows.kernel > 1 || self.interior.quads.wrapping_mul(4) != len {
             return None;
         }
         let [oy, ox] = self.position(i)?;
         let start = self.interior.start(oy, ox)?;
         self.image.get(start..start.wrapping_add(len))
-    }
-
-    #[cfg(mve)]
-    #[inline(always)]
-    fn write_bytes(&self, i: usize, patch: &mut [i8]) -> Option<()> {
-        let [oy, ox] = self.position(i)?;
-        let Some(start) = self.interior.start(oy, ox) else { return self.write_any_bytes(oy, ox, patch) };
-        let Interior { tap_rows, tap_step, segment, quads, .. } = self.interior;
-        let runs = mve::Runs { count: tap_rows, len: segment, from_step: tap_step, to_step: quads.wrapping_mul(4) };
-        mve::copy_runs(self.image.get(start..)?, patch, runs)
     }
 }
 
@@ -206,44 +185,27 @@ impl<W: Width> Pixels<'_, '_, W> {
         Some([oy, i.wrapping_sub(oy.wrapping_mul(self.conv.window.cols.output))])
     }
 
-    /// Writes any window as bytes.
-    #[cfg(mve)]
-    #[inline(never)]
-    fn write_any_bytes(&self, oy: usize, ox: usize, patch: &mut [i8]) -> Option<()> {
-        let Window { rows, cols, in_channels, .. } = &self.conv.window;
-        let (in_channels, depth) = (*in_channels, self.conv.depth);
-        let (ty, tx) = (rows.taps(oy), cols.taps(ox));
-        if ty.len() < rows.kernel || tx.len() < cols.kernel {
-            // Padding holds the zero point.
-            patch.fill(self.x_zero);
-        }
-        if ty.len() == 0 || tx.len() == 0 {
-            return Some(());
-        }
-        let (tap, row) = (in_channels.wrapping_mul(cols.dilation.get()), self.interior.tap_step);
-        let start = ty.start.wrapping_mul(cols.input).wrapping_add(tx.start).wrapping_mul(in_channels);
-        let image = self.image.get(start..)?;
-        if joined(self.conv.groups, cols.dilation.get()) {
-            let to_step = self.interior.quads.wrapping_mul(4);
-            let to = ty.first.wrapping_mul(to_step).wrapping_add(tx.first.wrapping_mul(depth));
-            let len = tx.len().wrapping_mul(depth);
-            let runs = mve::Runs { count: ty.len(), len, from_step: row, to_step };
-            return mve::copy_runs(image, patch.get_mut(to..)?, runs);
-        }
-        let to_step = depth.next_multiple_of(4);
-        let runs = mve::Runs { count: tx.len(), len: depth, from_step: tap, to_step };
-        for i in 0..ty.len() {
-            let to = ty.first.wrapping_add(i).wrapping_mul(cols.kernel).wrapping_add(tx.first).wrapping_mul(to_step);
-            mve::copy_runs(image.get(i.wrapping_mul(row)..)?, patch.get_mut(to..)?, runs)?;
-        }
-        Some(())
-    }
-
     /// Writes a window inside the input, whole quads of each segment: they may reach behind it, as far as the input does,
     /// and meet weights of 0 there.
     #[inline(always)]
     fn write_inside<const N: usize>(&self, start: usize, patch: &mut Patch<'_, N>) -> Option<()> {
         let Interior { quads, tap_step, .. } = self.interior;
+        #[cfg(mve)]
+        return patch.write_segments(self.image.get(start..)?, [self.conv.window.rows.kernel, tap_step], quads);
+        #[cfg(not(mve))]
+        self.write_segments(start, tap_step, quads, patch)
+    }
+
+    /// Writes whole quads of segments that lie `tap_step` apart.
+    #[cfg(not(mve))]
+    #[inline(always)]
+    fn write_segments<const N: usize>(
+        &self,
+        start: usize,
+        tap_step: usize,
+        quads: usize,
+        patch: &mut Patch<'_, N>,
+    ) -> Option<()> {
         let (mut at, mut quad) = (start, 0usize);
         for _ in 0..self.conv.window.rows.kernel {
             let (x, _) = self.image.get(at..at.wrapping_add(quads.wrapping_mul(4)))?.as_chunks();

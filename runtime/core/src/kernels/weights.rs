@@ -55,7 +55,7 @@ pub(crate) trait Width: Copy {
     fn get(row: &[Self::Unit], k: usize) -> Option<i32>;
 
     /// Elements `8i..8i + 8` of a row.
-    #[cfg(not(dsp))]
+    #[cfg(not(any(dsp, mve)))]
     fn octet(row: &[Self::Unit], i: usize) -> Option<[i32; OCTET]>;
 
     /// All bytes from element `start` on, of weights of a byte each.
@@ -158,7 +158,7 @@ impl Width for Int8 {
         }
     }
 
-    #[cfg(not(dsp))]
+    #[cfg(not(any(dsp, mve)))]
     #[inline(always)]
     fn octet(row: &[i8], i: usize) -> Option<[i32; OCTET]> {
         let (octets, _) = row.as_chunks::<OCTET>();
@@ -272,7 +272,7 @@ impl Width for Int4 {
         core::array::from_fn(|i| decode(half >> place(i as u32)) as i8)
     }
 
-    #[cfg(not(dsp))]
+    #[cfg(not(any(dsp, mve)))]
     #[inline(always)]
     fn octet(row: &[u32], i: usize) -> Option<[i32; OCTET]> {
         row.get(i).map(|&word| core::array::from_fn(|k| decode(word >> place(k as u32))))

@@ -277,7 +277,8 @@ impl TensorRecord {
 
     /// Number of elements, or `None` on overflow of u32.
     pub fn elements(&self) -> Option<u32> {
-        self.dims.iter().try_fold(1u32, |n, &d| n.checked_mul(d))
+        let [a, b, c, d] = self.dims;
+        a.checked_mul(b)?.checked_mul(c)?.checked_mul(d)
     }
 
     /// Length in bytes, or `None` on overflow of u32.

@@ -9,7 +9,7 @@ use super::patches::{arrange, row_bytes, step_bytes, steps};
 use super::{Lanes, VECTOR, channels, extension};
 use crate::kernels::channels::{Channels, Output};
 use crate::kernels::linear::{Linear, Place, Source};
-use crate::kernels::patches::PIXELS;
+use crate::kernels::patches::{PIXELS, Patch};
 use crate::kernels::weights::Width;
 use crate::plan::DType;
 
@@ -62,12 +62,7 @@ struct Block {
     places: [u16; PIXELS * PAIR],
 }
 
-/// Whether the kernels can do it.
-pub(in crate::kernels) fn fits<W: Width>(linear: &Linear<'_, W>, dtype: DType) -> bool {
-    dtype == DType::I8 && linear.out_channels <= MAX_CHANNELS && channels::fit(&linear.channels)
-}
-
-/// As [`Linear::run`], if it [`fits`].
+/// As [`Linear::run`].
 #[inline(always)]
 pub(in crate::kernels) fn run<W: Width>(
     linear: &Linear<'_, W>,
@@ -77,10 +72,15 @@ pub(in crate::kernels) fn run<W: Width>(
     work: &mut [u32],
     y: &mut Output<'_>,
 ) -> Option<()> {
+    // Whether the kernels can finish the sums.
+    let finish = y.dtype() == DType::I8 && channels::fit(&linear.channels);
     let pairs = place.end.checked_sub(place.first)? >= PAIR && pixels >= PIXELS;
-    let done = if pairs { run_by_4(linear, source, pixels, place, work, y)? } else { 0 };
+    let mut done = 0;
+    if finish && pairs && linear.out_channels <= MAX_CHANNELS {
+        done = run_by_4(linear, source, pixels, place, work, y)?;
+    }
     if done < pixels {
-        run_by_1(linear, source, done..pixels, place, work, y)?;
+        run_by_1(linear, source, done..pixels, place, work, y, finish)?;
     }
     Some(())
 }
@@ -99,14 +99,14 @@ fn run_by_4<W: Width>(
     let blocks_len = steps::<W>(filter_len).wrapping_mul(step_bytes::<W>() * PIXELS);
     let mut spare = [0; SPARE];
     let enough = work.len().wrapping_mul(4) >= blocks_len.wrapping_add(filter_len);
-    let work = bytemuck::try_cast_slice_mut(if enough { work } else { &mut spare }).ok()?;
-    let (blocks, room) = work.split_at_mut_checked(blocks_len)?;
-    let room = room.get_mut(..filter_len)?;
+    let work = if enough { work } else { &mut spare };
+    let (blocks, room) = work.split_at_mut_checked(blocks_len / 4)?;
+    let blocks: &mut [i8] = bytemuck::try_cast_slice_mut(blocks).ok()?;
     let mut kernel = Kernel::new(linear, PIXELS);
     let mut at = 0usize;
     while pixels.wrapping_sub(at) >= PIXELS {
         for (i, sum) in kernel.block.sums.iter_mut().enumerate() {
-            let patch = read(source, at.wrapping_add(i), room)?;
+            let patch = read(source, at.wrapping_add(i), filter_len, room)?;
             *sum = arrange::<W, PIXELS>(patch, blocks.get_mut(i * VECTOR..)?)?.wrapping_mul(8);
         }
         for filters in groups(place.first..place.end, PAIR) {
@@ -126,21 +126,21 @@ fn run_by_1<W: Width>(
     place: Place,
     work: &mut [u32],
     y: &mut Output<'_>,
+    finish: bool,
 ) -> Option<()> {
-    let work: &mut [i8] = bytemuck::try_cast_slice_mut(work).ok()?;
-    let (room, arranged) = work.split_at_mut_checked(linear.filter_len)?;
+    let filter_len = linear.filter_len;
+    let (room, arranged) = work.split_at_mut_checked(filter_len / 4)?;
+    let arranged: &mut [i8] = bytemuck::try_cast_slice_mut(arranged).ok()?;
     let mut kernel = Kernel::new(linear, 1);
     for i in pixels {
-        let mut patch = read(source, i, room)?;
+        let mut patch = read(source, i, filter_len, room)?;
         if W::PACKED {
             kernel.block.sums[0] = arrange::<W, 1>(patch, arranged)?.wrapping_mul(8);
             patch = arranged;
         }
         let pixel = place.pixel.wrapping_add(i);
-        if place.end.wrapping_sub(place.first) < QUAD {
-            for filter in place.first..place.end {
-                kernel.multiply_filter(filter, patch, pixel, y)?;
-            }
+        if !finish || place.end.wrapping_sub(place.first) < QUAD {
+            kernel.multiply_any(place.first..place.end, patch, pixel, y)?;
             continue;
         }
         for filters in groups(place.first..place.end, QUAD) {
@@ -150,14 +150,14 @@ fn run_by_1<W: Width>(
     Some(())
 }
 
-/// The patch of pixel `i`: as it lies in the input, or written to `room`, which is as long as a filter.
+/// The patch of pixel `i`, of `len` elements: as it lies in the input, or written to `room`.
 #[inline(always)]
-fn read<'a>(source: &'a impl Source, i: usize, room: &'a mut [i8]) -> Option<&'a [i8]> {
-    if let Some(patch) = source.direct(i, room.len()) {
+fn read<'a>(source: &'a impl Source, i: usize, len: usize, room: &'a mut [u32]) -> Option<&'a [i8]> {
+    if let Some(patch) = source.direct(i, len) {
         return Some(patch);
     }
-    source.write_bytes(i, room)?;
-    Some(room)
+    source.write::<2>(i, Patch::new(room, 0, len))?;
+    bytemuck::try_cast_slice(room).ok()?.get(..len)
 }
 
 /// At least `size` filters: in whole groups, and those of the last group, some of them again, if any are left.
@@ -245,13 +245,7 @@ impl<'l, 'a, W: Width> Kernel<'l, 'a, W> {
 
     /// Multiplies a whole number of pairs of filters with the patches of four pixels.
     #[inline(always)]
-    fn multiply_by_4(
-        &mut self,
-        filters: Range<usize>,
-        patches: &[i8],
-        pixel: usize,
-        y: &mut Output<'_>,
-    ) -> Option<()> {
+    fn multiply_by_4(&mut self, filters: Range<usize>, patches: &[i8], pixel: usize, y: &mut Output<'_>) -> Option<()> {
         if filters.is_empty() {
             return Some(());
         }
@@ -278,13 +272,7 @@ impl<'l, 'a, W: Width> Kernel<'l, 'a, W> {
 
     /// Multiplies a whole number of groups of four filters with the patch of a pixel.
     #[inline(always)]
-    fn multiply_by_1(
-        &mut self,
-        filters: Range<usize>,
-        patch: &[i8],
-        pixel: usize,
-        y: &mut Output<'_>,
-    ) -> Option<()> {
+    fn multiply_by_1(&mut self, filters: Range<usize>, patch: &[i8], pixel: usize, y: &mut Output<'_>) -> Option<()> {
         if filters.is_empty() {
             return Some(());
         }
@@ -297,31 +285,35 @@ impl<'l, 'a, W: Width> Kernel<'l, 'a, W> {
         Some(())
     }
 
-    /// Multiplies one filter with the patch of a pixel: the kernel takes it four times.
+    /// Multiplies any number of filters, whose channels may be any, with the patch of a pixel, for any output.
     #[inline(never)]
-    fn multiply_filter(&mut self, filter: usize, patch: &[i8], pixel: usize, y: &mut Output<'_>) -> Option<()> {
-        let Linear { weights, ref channels, .. } = *self.linear;
-        let bias = [*channels.bias.get(filter)?; QUAD];
-        let mantissas = [*channels.mantissas.get(filter)?; QUAD];
-        let shifts = [*channels.shifts.get(filter)?; QUAD];
-        let mut outputs = [0; QUAD];
-        let Range { start, end } = outputs.as_mut_ptr_range();
+    fn multiply_any(&mut self, filters: Range<usize>, patch: &[i8], pixel: usize, y: &mut Output<'_>) -> Option<()> {
         self.read(patch)?;
-        let mut block = Block {
-            pitch: 0,
-            filters: weights.row(filter)?.as_ptr().cast(),
-            bias: bias.as_ptr(),
-            mantissas: mantissas.as_ptr(),
-            shifts: shifts.as_ptr(),
-            y: start,
-            end,
-            ..self.block
-        };
-        // SAFETY: `patch` has the bytes of every vector that meets one of a filter, see `read`. The four filters are one,
-        // for their pitch is 0, and have constants and outputs.
-        unsafe { if W::PACKED { int4_by_1(&raw mut block) } else { int8_by_1(&raw mut block) } }
-        let at = pixel.wrapping_mul(self.linear.out_channels).wrapping_add(filter);
-        *y.bytes_from(at)?.first_mut()? = outputs[0];
+        let Linear { weights, ref channels, out_channels, .. } = *self.linear;
+        let (end, quads) = (filters.end, filters.len() >= QUAD);
+        for first in filters.step_by(if quads { QUAD } else { 1 }) {
+            // The last four may be among those before. Of fewer filters each is taken four times.
+            let first = if quads { first.min(end.wrapping_sub(QUAD)) } else { first };
+            let bias = match channels.bias.get(first..)?.first_chunk::<QUAD>() {
+                Some(bias) if quads => *bias,
+                _ => [*channels.bias.get(first)?; QUAD],
+            };
+            let count = if quads { QUAD } else { 1 };
+            let mut sums = [0i32; QUAD];
+            let mut block = Block {
+                pitch: if quads { self.block.pitch } else { 0 },
+                filters: weights.range(first, first.wrapping_add(count))?.as_ptr().cast(),
+                bias: bias.as_ptr(),
+                y: sums.as_mut_ptr().cast(),
+                ..self.block
+            };
+            // SAFETY: `patch` has the bytes of every vector that meets one of a filter, see `read`. There are four filters,
+            // or one with the pitch 0; four words of bias and of sums.
+            unsafe { if W::PACKED { int4_sums(&raw mut block) } else { int8_sums(&raw mut block) } }
+            for (o, &sum) in (first..).zip(sums.iter().take(count)) {
+                y.put(pixel.wrapping_mul(out_channels).wrapping_add(o), channels.finish_biased(o, sum)?)?;
+            }
+        }
         Some(())
     }
 }
@@ -556,14 +548,15 @@ macro_rules! int4_products_by_1 {
     };
 }
 
-/// A kernel of four filters and one pixel: `$start` prepares registers, `$multiply` takes the products, `$correct` finishes
-/// the sums in q0.
+/// A kernel of four filters and one pixel: `$start` prepares registers, `$multiply` takes the products, `$correct` corrects
+/// the sums in q0, `$finish` makes outputs of them.
 ///
 /// Sums are in r0, r2, r4, r12; the patch at r1, filters at r3, r5, r7, r9, bias at r8, mantissas at r10, shifts at r6.
 macro_rules! kernel_by_1 {
     (
         $(#[$doc:meta])* $name:ident,
-        start: [$($start:expr),*], multiply: [$($multiply:expr),*], correct: [$($correct:expr),*]
+        start: [$($start:expr),*], multiply: [$($multiply:expr),*], correct: [$($correct:expr),*],
+        finish: [$($finish:expr),*]
     ) => {
         kernel! {
             $(#[$doc])*
@@ -587,20 +580,70 @@ macro_rules! kernel_by_1 {
             "vmov q0[2], q0[0], r0, r4",
             "vmov q0[3], q0[1], r2, r12",
             $($correct,)*
-            "vldrw.u32 q1, [r10], #16",
-            "vldrb.s32 q2, [r6], #4",
-            "vqdmulh.s32 q0, q0, q1",
-            "vneg.s32 q2, q2",
-            "vrshl.s32 q0, q0, q2",
-            "vadd.i32 q0, q0, q5",
-            "vmax.s32 q0, q0, q6",
-            "vmin.s32 q0, q0, q7",
-            "ldrd r0, r1, [r11, #.Lmve_y]",
-            "vstrb.32 q0, [r0], #4",
-            "str r0, [r11, #.Lmve_y]",
-            "cmp r0, r1",
-            "bne 2b",
+            $($finish,)*
         }
+    };
+}
+
+/// Requantizes the sums in q0 and writes them; then come the next filters.
+macro_rules! outputs_by_1 {
+    () => {
+        concat!(
+            "vldrw.u32 q1, [r10], #16\n",
+            "vldrb.s32 q2, [r6], #4\n",
+            "vqdmulh.s32 q0, q0, q1\n",
+            "vneg.s32 q2, q2\n",
+            "vrshl.s32 q0, q0, q2\n",
+            "vadd.i32 q0, q0, q5\n",
+            "vmax.s32 q0, q0, q6\n",
+            "vmin.s32 q0, q0, q7\n",
+            "ldrd r0, r1, [r11, #.Lmve_y]\n",
+            "vstrb.32 q0, [r0], #4\n",
+            "str r0, [r11, #.Lmve_y]\n",
+            "cmp r0, r1\n",
+            "bne 2b\n",
+        )
+    };
+}
+
+/// Takes the products of 8-bit weights.
+macro_rules! int8_multiply_by_1 {
+    () => {
+        concat!(
+            "ldr lr, [r11, #.Lmve_steps]\n",
+            "wls lr, lr, 4f\n",
+            "3:\n",
+            int8_step_by_1!(),
+            int8_step_by_1!(),
+            int8_step_by_1!(),
+            int8_step_by_1!(),
+            "le lr, 3b\n",
+            "4:\n",
+            "ldr lr, [r11, #.Lmve_tail]\n",
+            "wlstp.8 lr, lr, 6f\n",
+            "5:\n",
+            int8_step_by_1!(),
+            "letp lr, 5b\n",
+            "6:\n",
+        )
+    };
+}
+
+/// Takes the products of 4-bit weights.
+macro_rules! int4_multiply_by_1 {
+    () => {
+        concat!(
+            "ldr lr, [r11, #.Lmve_tail]\n",
+            "dlstp.8 lr, lr\n",
+            "3:\n",
+            "vldrb.u8 q2, [r1], #16\n",
+            "vldrb.u8 q3, [r1], #16\n",
+            int4_products_by_1!("r3", "r0"),
+            int4_products_by_1!("r5", "r2"),
+            int4_products_by_1!("r7", "r4"),
+            int4_products_by_1!("r9", "r12"),
+            "letp lr, 3b\n",
+        )
     };
 }
 
@@ -608,41 +651,34 @@ kernel_by_1! {
     /// Weights of 8 bits, one pixel: 37 instructions for 256 products.
     int8_by_1,
     start: [],
-    multiply: [
-        "ldr lr, [r11, #.Lmve_steps]",
-        "wls lr, lr, 4f",
-        "3:",
-        int8_step_by_1!(),
-        int8_step_by_1!(),
-        int8_step_by_1!(),
-        int8_step_by_1!(),
-        "le lr, 3b",
-        "4:",
-        "ldr lr, [r11, #.Lmve_tail]",
-        "wlstp.8 lr, lr, 6f",
-        "5:",
-        int8_step_by_1!(),
-        "letp lr, 5b",
-        "6:"
-    ],
-    correct: []
+    multiply: [int8_multiply_by_1!()],
+    correct: [],
+    finish: [outputs_by_1!()]
+}
+
+kernel_by_1! {
+    /// As [`int8_by_1`]: the sums of one group of filters.
+    int8_sums,
+    start: [],
+    multiply: [int8_multiply_by_1!()],
+    correct: [],
+    finish: ["ldr r0, [r11, #.Lmve_y]", "vstrw.32 q0, [r0]"]
 }
 
 kernel_by_1! {
     /// Weights of 4 bits, one pixel: 23 instructions for 128 products.
     int4_by_1,
     start: ["vmov.i8 q4, #15"],
-    multiply: [
-        "ldr lr, [r11, #.Lmve_tail]",
-        "dlstp.8 lr, lr",
-        "3:",
-        "vldrb.u8 q2, [r1], #16",
-        "vldrb.u8 q3, [r1], #16",
-        int4_products_by_1!("r3", "r0"),
-        int4_products_by_1!("r5", "r2"),
-        int4_products_by_1!("r7", "r4"),
-        int4_products_by_1!("r9", "r12"),
-        "letp lr, 3b"
-    ],
-    correct: ["ldr r0, [r11, #.Lmve_sums]", "vsub.i32 q0, q0, r0"]
+    multiply: [int4_multiply_by_1!()],
+    correct: ["ldr r0, [r11, #.Lmve_sums]", "vsub.i32 q0, q0, r0"],
+    finish: [outputs_by_1!()]
+}
+
+kernel_by_1! {
+    /// As [`int4_by_1`]: the sums of one group of filters.
+    int4_sums,
+    start: ["vmov.i8 q4, #15"],
+    multiply: [int4_multiply_by_1!()],
+    correct: ["ldr r0, [r11, #.Lmve_sums]", "vsub.i32 q0, q0, r0"],
+    finish: ["ldr r0, [r11, #.Lmve_y]", "vstrw.32 q0, [r0]"]
 }

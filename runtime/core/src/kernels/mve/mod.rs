@@ -14,8 +14,8 @@ mod pool;
 
 pub(super) use add::{Sums, add};
 pub(super) use depthwise::Depthwise;
-pub(super) use linear::{fits, run};
-pub(super) use patches::{Runs, copy_runs};
+pub(super) use linear::run;
+pub(super) use patches::{Runs, copy, copy_runs};
 pub(super) use pool::{Mean, Pixels};
 
 /// Tells the assembler that the core has the extension: functions written whole are assembled for the least core of the

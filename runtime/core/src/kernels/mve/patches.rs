@@ -1,4 +1,4 @@
-//! Patches of bytes: what an output pixel reads of the input, in the order in which filters lie.
+//! Patches in the order that kernels want.
 //!
 //! A step of a kernel takes a vector of each pixel: those of all pixels lie next to each other, step by step. With weights
 //! of 4 bits a step is twice as long, for a byte holds an element of an even and of an odd place (see
@@ -60,6 +60,31 @@ pub(in crate::kernels) fn copy_runs(from: &[i8], to: &mut [i8], runs: Runs) -> O
             out("d0") _,
             out("d1") _,
             options(nostack),
+        );
+    }
+    Some(())
+}
+
+/// Copies bytes to the start of `to`.
+#[inline(always)]
+pub(in crate::kernels) fn copy(from: &[i8], to: &mut [i8]) -> Option<()> {
+    let to = to.get_mut(..from.len())?;
+    // SAFETY: reads all of `from` and writes all of `to`, which is as long.
+    unsafe {
+        asm!(
+            "wlstp.8 lr, {len}, 3f",
+            "2:",
+            "vldrb.u8 q0, [{from}], #16",
+            "vstrb.8 q0, [{to}], #16",
+            "letp lr, 2b",
+            "3:",
+            len = in(reg) from.len(),
+            from = inout(reg) from.as_ptr() => _,
+            to = inout(reg) to.as_mut_ptr() => _,
+            out("lr") _,
+            out("d0") _,
+            out("d1") _,
+            options(nostack, preserves_flags),
         );
     }
     Some(())
