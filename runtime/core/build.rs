@@ -1,16 +1,20 @@
 //! Says which kernels the target has instructions for, where the compiler does not tell crates: `cfg(dsp)`, the DSP
 //! extension of Arm M-profile cores (dual 16-bit multiply-accumulate), and `cfg(dsp_optional)` where cores of the
-//! architecture may lack it. `cfg(vectors)`: cores whose vector unit the compiler may always use, x86-64 and aarch64;
-//! `cfg(x86)`: x86-64 with the standard library, which tells at run time what else a core has.
+//! architecture may lack it; `cfg(mve)`, their vector extension (Helium), whose kernels take the place of those.
+//! `cfg(vectors)`: cores whose vector unit the compiler may always use, x86-64 and aarch64; `cfg(x86)`: x86-64 with the
+//! standard library, which tells at run time what else a core has.
 
 use std::env;
 
-/// Cores of Armv8-M that have the extension; Armv7E-M always has.
-const V8M_WITH_DSP: [&str; 4] = ["cortex-m33", "cortex-m35p", "cortex-m55", "cortex-m85"];
+/// Cores of Armv8-M that have the DSP extension; Armv7E-M always has.
+const V8M_WITH_DSP: [&str; 2] = ["cortex-m33", "cortex-m35p"];
+
+/// Cores of Armv8-M that have the vector extension.
+const V8M_WITH_MVE: [&str; 3] = ["cortex-m52", "cortex-m55", "cortex-m85"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(dsp, dsp_optional, vectors, x86)");
+    println!("cargo::rustc-check-cfg=cfg(dsp, dsp_optional, mve, vectors, x86)");
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     if arch == "x86_64" || arch == "aarch64" {
         println!("cargo::rustc-cfg=vectors");
@@ -22,11 +26,13 @@ fn main() {
     // The flags of `rustflags`, separated by U+001F.
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     let cpu = flags.split('\u{1f}').rev().find_map(|flag| flag.split_once("target-cpu=").map(|(_, cpu)| cpu));
-    let v8m = target.starts_with("thumbv8m.main") && cpu.is_some_and(|cpu| V8M_WITH_DSP.contains(&cpu));
-    if target.starts_with("thumbv7em") || v8m {
+    let one_of = |cores: &[&str]| target.starts_with("thumbv8m.main") && cpu.is_some_and(|cpu| cores.contains(&cpu));
+    if one_of(&V8M_WITH_MVE) {
+        println!("cargo::rustc-cfg=mve");
+    } else if one_of(&V8M_WITH_DSP) {
         println!("cargo::rustc-cfg=dsp");
-    }
-    if v8m {
         println!("cargo::rustc-cfg=dsp_optional");
+    } else if target.starts_with("thumbv7em") {
+        println!("cargo::rustc-cfg=dsp");
     }
 }

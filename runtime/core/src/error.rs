@@ -29,6 +29,8 @@ impl Error {
 /// The kinds of refusal. Each says what the caller can do about it.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+// A word, so that results that may hold one are copied by words.
+#[repr(u32)]
 pub enum Reason {
     /// The bytes do not begin with the plan magic: not a plan.
     NotAPlan,

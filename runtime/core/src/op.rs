@@ -157,19 +157,19 @@ impl<'a> Words<'a> {
 
     /// The next word; `None` where the bytes end or hold more than 32 bits.
     pub fn next_word(&mut self) -> Option<u32> {
-        let mut word = 0u32;
-        for shift in [0, 7, 14, 21, 28] {
-            let (&byte, rest) = self.0.split_first()?;
-            self.0 = rest;
+        let (&first, mut rest) = self.0.split_first()?;
+        let (mut byte, mut shift) = (first, 0u32);
+        let mut word = u32::from(first & 0x7F);
+        while byte >= 0x80 {
+            (byte, rest) = rest.split_first().map(|(&byte, rest)| (byte, rest))?;
+            shift = shift.wrapping_add(7);
             if shift == 28 && byte > 0x0F {
                 return None;
             }
-            word |= u32::from(byte & 0x7F) << shift;
-            if byte < 0x80 {
-                return Some(word);
-            }
+            word |= u32::from(byte & 0x7F) << (shift & 31);
         }
-        None
+        self.0 = rest;
+        Some(word)
     }
 
     /// Whether every word has been read.

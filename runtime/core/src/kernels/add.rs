@@ -36,7 +36,7 @@ impl Operator for Add {
         let (a, b, y) = (plan.input(op, 0)?, plan.input(op, 1)?, plan.output(op, 0)?);
         let [a_zero, b_zero, y_zero] = [a, b, y].map(|tensor| i32::from(tensor.zero_point));
         let (a_factor, b_factor) = (i64::from(p.a_factor), i64::from(p.b_factor));
-        #[cfg(any(dsp, x86))]
+        #[cfg(any(dsp, mve, x86))]
         if let Some(done) = bytes::run(&p, [&a, &b, &y], arena) {
             return done;
         }
@@ -55,16 +55,21 @@ impl Operator for Add {
 }
 
 /// Sums of 8-bit tensors of one length in the core's own instructions.
-#[cfg(any(dsp, x86))]
+#[cfg(any(dsp, mve, x86))]
 mod bytes {
     use crate::error::Reason;
     #[cfg(dsp)]
     use crate::kernels::dsp::{self, Sums};
     use crate::kernels::memory;
+    #[cfg(mve)]
+    use crate::kernels::mve::{self, Sums};
     #[cfg(x86)]
     use crate::kernels::x86;
     use crate::op::AddParams;
     use crate::plan::{DType, TensorRecord};
+
+    /// Shifts that the core's kernel does.
+    const SHIFTS: core::ops::Range<u32> = if cfg!(mve) { 16..40 } else { 8..40 };
 
     /// Runs the operator, if its sums stay below 2^39.
     pub(super) fn run(p: &AddParams, [a, b, y]: [&TensorRecord; 3], arena: &mut [u8]) -> Option<Result<(), Reason>> {
@@ -73,7 +78,7 @@ mod bytes {
         let fits = tensors.iter().all(|tensor| tensor.dtype == DType::I8 && memory::elements(tensor) == len)
             && !a.is_const()
             && !b.is_const()
-            && (8..40).contains(&p.shift);
+            && SHIFTS.contains(&p.shift);
         if !fits {
             return None;
         }
@@ -87,6 +92,11 @@ mod bytes {
         let offsets = tensors.map(|tensor| tensor.offset as usize);
         #[cfg(x86)]
         return x86::available().then(|| eights(arena, offsets, len, start, p).ok_or(Reason::TensorBounds));
+        #[cfg(mve)]
+        {
+            let sums = Sums { start, factors: [p.a_factor, p.b_factor], shift: p.shift, clamp: p.clamp };
+            Some(mve::add(arena, offsets, len, &sums).ok_or(Reason::TensorBounds))
+        }
         #[cfg(dsp)]
         {
             let sums = Sums { start: start << 24, factors: [p.a_factor, p.b_factor], shift: p.shift - 8 };

@@ -2,6 +2,8 @@
 
 use super::channels::Output;
 use super::memory::{self, BLOCK};
+#[cfg(mve)]
+use super::mve;
 use super::window::{Taps, Window};
 use crate::error::Reason;
 use crate::op::{AvgPool2dParams, OpKind};
@@ -62,6 +64,12 @@ impl Pool {
     fn run(&self, x: &[u8], x_record: &TensorRecord, y: &mut Output<'_>, y_zero: i32) -> Option<()> {
         let Window { batch, rows, cols, in_channels, .. } = self.window;
         let x_zero = i32::from(x_record.zero_point);
+        #[cfg(mve)]
+        let (mean, row_step) = {
+            let mean = mve::Mean { multiplier: self.multiplier, x_zero, zero_point: y_zero, clamp: self.clamp };
+            let fits = x_record.dtype == DType::I8 && y.dtype() == DType::I8 && mean.fits(in_channels);
+            (fits.then_some(mean), cols.input.wrapping_mul(in_channels))
+        };
         let mut sums = [0i32; BLOCK];
         let mut at = 0usize;
         for n in 0..batch {
@@ -70,6 +78,17 @@ impl Pool {
                 for ox in 0..cols.output {
                     let tx = cols.taps(ox);
                     let count = self.count(oy, ox, ty, tx) as u64;
+                    #[cfg(mve)]
+                    if let Some(mean) = &mean {
+                        let row = n.wrapping_mul(rows.input).wrapping_add(ty.start).wrapping_mul(cols.input);
+                        let start = row.wrapping_add(tx.start).wrapping_mul(in_channels);
+                        let pixels = mve::Pixels { rows: ty.len(), cols: tx.len(), row_step, count: count as usize };
+                        let y = y.bytes_from(at)?.get_mut(..in_channels)?;
+                        if mean.run(x.get(start..)?, pixels, y)? {
+                            at = at.wrapping_add(in_channels);
+                            continue;
+                        }
+                    }
                     let offset = x_zero.wrapping_mul(ty.len().wrapping_mul(tx.len()) as i32);
                     for c in (0..in_channels).step_by(BLOCK) {
                         let lanes = BLOCK.min(in_channels.wrapping_sub(c));

@@ -158,21 +158,54 @@ struct Pixels<'c, 'a, W: Width> {
 impl<W: Width> Source for Pixels<'_, '_, W> {
     #[inline(always)]
     fn write<const N: usize>(&self, i: usize, mut patch: Patch<'_, N>) -> Option<()> {
-        let oy = i.checked_div(self.conv.window.cols.output)?;
-        let ox = i.wrapping_sub(oy.wrapping_mul(self.conv.window.cols.output));
+        let [oy, ox] = self.position(i)?;
         match self.interior.start(oy, ox).and_then(|start| self.write_inside(start, &mut patch)) {
             Some(()) => Some(()),
             None => self.write_any(oy, ox, &mut patch),
         }
     }
+
+    #[cfg(mve)]
+    #[inline(always)]
+    fn direct(&self, i: usize, len: usize) -> Option<&[i8]> {
+        if self.conv.window.rows.kernel > 1 || self.interior.quads.wrapping_mul(4) != len {
+            return None;
+        }
+        let [oy, ox] = self.position(i)?;
+        let start = self.interior.start(oy, ox)?;
+        self.image.get(start..start.wrapping_add(len))
+    }
 }
 
 impl<W: Width> Pixels<'_, '_, W> {
+    /// Row and column of output pixel `i`.
+    #[inline(always)]
+    fn position(&self, i: usize) -> Option<[usize; 2]> {
+        let oy = i.checked_div(self.conv.window.cols.output)?;
+        Some([oy, i.wrapping_sub(oy.wrapping_mul(self.conv.window.cols.output))])
+    }
+
     /// Writes a window inside the input, whole quads of each segment: they may reach behind it, as far as the input does,
     /// and meet weights of 0 there.
     #[inline(always)]
     fn write_inside<const N: usize>(&self, start: usize, patch: &mut Patch<'_, N>) -> Option<()> {
         let Interior { quads, tap_step, .. } = self.interior;
+        #[cfg(mve)]
+        return patch.write_segments(self.image.get(start..)?, [self.conv.window.rows.kernel, tap_step], quads);
+        #[cfg(not(mve))]
+        self.write_segments(start, tap_step, quads, patch)
+    }
+
+    /// Writes whole quads of segments that lie `tap_step` apart.
+    #[cfg(not(mve))]
+    #[inline(always)]
+    fn write_segments<const N: usize>(
+        &self,
+        start: usize,
+        tap_step: usize,
+        quads: usize,
+        patch: &mut Patch<'_, N>,
+    ) -> Option<()> {
         let (mut at, mut quad) = (start, 0usize);
         for _ in 0..self.conv.window.rows.kernel {
             let (x, _) = self.image.get(at..at.wrapping_add(quads.wrapping_mul(4)))?.as_chunks();

@@ -2,6 +2,8 @@
 
 use super::channels::{Channels, Output};
 use super::memory;
+#[cfg(mve)]
+use super::mve;
 use super::strips::{QUAD, Quad, Shape, Strip};
 use super::weights::{Int4, Int8, Matrix, Width, by_width};
 use super::window::{Taps, Window};
@@ -126,6 +128,14 @@ impl<'a, W: Width> Depthwise<'a, W> {
             && rows.kernel.wrapping_mul(cols.kernel) <= x86::MOST_TAPS
         {
             return self.run_by_blocks(x, x_zero, y);
+        }
+        #[cfg(mve)]
+        if self.multiplier == 1 {
+            let Self { window, weights, channels, .. } = self;
+            let vectors = mve::Depthwise { window, weights, channels };
+            if vectors.fits(y.dtype()) {
+                return vectors.run(x, x_zero, work, y);
+            }
         }
         if VECTORS || self.multiplier > 1 || rows.dilation.get() > 1 || cols.dilation.get() > 1 {
             self.run_by_pixels(x, i32::from(x_zero), y)

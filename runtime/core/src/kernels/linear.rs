@@ -1,16 +1,24 @@
 //! Patches times filters: the inner part of convolutions and of products with constant weights.
 
 use super::channels::{Channels, Output};
-use super::patches::{self, PIXELS, Patch};
-#[cfg(not(dsp))]
+use super::patches::Patch;
+#[cfg(not(mve))]
+use super::patches::{self, PIXELS};
+#[cfg(not(any(dsp, mve)))]
 use super::weights::OCTET;
 use super::weights::{Matrix, Width};
+#[cfg(not(mve))]
 use crate::plan::DType;
 
 /// What output pixels read.
 pub(crate) trait Source {
     /// Writes what pixel `i` reads into its patch.
     fn write<const W: usize>(&self, i: usize, patch: Patch<'_, W>) -> Option<()>;
+
+    /// What pixel `i` reads as it lies in the input, if these are neighbours: `len` elements, the last of which may be
+    /// others where they meet weights of 0.
+    #[cfg(mve)]
+    fn direct(&self, i: usize, len: usize) -> Option<&[i8]>;
 }
 
 /// Pixels that each read a row of their own.
@@ -25,6 +33,13 @@ impl Source for Rows<'_> {
     fn write<const W: usize>(&self, i: usize, mut patch: Patch<'_, W>) -> Option<()> {
         let start = i.wrapping_mul(self.depth);
         patch.write(0, self.x.get(start..start.wrapping_add(self.depth))?, 0)
+    }
+
+    #[cfg(mve)]
+    #[inline(always)]
+    fn direct(&self, i: usize, len: usize) -> Option<&[i8]> {
+        let start = i.wrapping_mul(self.depth);
+        self.x.get(start..start.wrapping_add(len))
     }
 }
 
@@ -58,6 +73,23 @@ impl<W: Width> Linear<'_, W> {
         work: &mut [u32],
         y: &mut Output<'_>,
     ) -> Option<()> {
+        #[cfg(mve)]
+        return super::mve::run(self, source, pixels, place, work, y);
+        #[cfg(not(mve))]
+        self.run_by_patches(source, pixels, place, work, y)
+    }
+
+    /// As [`Self::run`], where kernels take patches from work memory.
+    #[cfg(not(mve))]
+    #[inline(always)]
+    fn run_by_patches(
+        &self,
+        source: &impl Source,
+        pixels: usize,
+        place: Place,
+        work: &mut [u32],
+        y: &mut Output<'_>,
+    ) -> Option<()> {
         // Whether this core's own kernel can finish the sums.
         let plain = y.dtype() == DType::I8 && (cfg!(x86) || self.channels.are_plain());
         let mut at = 0usize;
@@ -80,6 +112,7 @@ impl<W: Width> Linear<'_, W> {
     }
 
     /// Multiplies the patches of `P` pixels with the filters.
+    #[cfg(not(mve))]
     #[inline(always)]
     fn multiply<const P: usize>(&self, work: &mut [u32], place: Place, y: &mut Output<'_>, plain: bool) -> Option<()> {
         #[cfg(dsp)]
@@ -122,7 +155,7 @@ impl<W: Width> Linear<'_, W> {
     }
 
     /// As [`Self::multiply`], on any core and for any output.
-    #[cfg(not(dsp))]
+    #[cfg(not(any(dsp, mve)))]
     #[inline(never)]
     fn multiply_portably<const P: usize>(&self, work: &[u32], place: Place, y: &mut Output<'_>) -> Option<()> {
         let words = work.get(patches::HEADER..)?.get(..(self.filter_len / 2).wrapping_mul(P))?;
@@ -156,7 +189,7 @@ fn sums<W: Width, const P: usize>(filter: &[W::Unit], words: &[u32]) -> Option<[
 }
 
 /// The sums of products of a filter with the patches of `P` pixels, which lie in pairs.
-#[cfg(not(any(vectors, dsp)))]
+#[cfg(not(any(vectors, dsp, mve)))]
 #[inline(always)]
 fn sums<W: Width, const P: usize>(filter: &[W::Unit], words: &[u32]) -> Option<[i32; P]> {
     let (pairs, _) = words.as_chunks::<P>();

@@ -25,6 +25,8 @@ mod mat_mul_softmax;
 mod max_pool2d;
 pub(crate) mod memory;
 mod mul;
+#[cfg(mve)]
+mod mve;
 mod pad;
 mod patches;
 mod product;

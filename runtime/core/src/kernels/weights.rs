@@ -48,14 +48,14 @@ pub(crate) trait Width: Copy {
     fn params<P: Weighted>(op: &OpView<'_>) -> Result<P, Reason>;
 
     /// Whether two weights share a byte.
-    #[cfg(any(dsp, x86))]
+    #[cfg(any(dsp, mve, x86))]
     const PACKED: bool;
 
     /// Element `k` of a row.
     fn get(row: &[Self::Unit], k: usize) -> Option<i32>;
 
     /// Elements `8i..8i + 8` of a row.
-    #[cfg(not(dsp))]
+    #[cfg(not(any(dsp, mve)))]
     fn octet(row: &[Self::Unit], i: usize) -> Option<[i32; OCTET]>;
 
     /// All bytes from element `start` on, of weights of a byte each.
@@ -96,7 +96,7 @@ impl<'a, W: Width> Matrix<'a, W> {
     }
 
     /// Rows `first..end`, one after the other.
-    #[cfg(any(dsp, x86))]
+    #[cfg(any(dsp, mve, x86))]
     pub(crate) fn range(&self, first: usize, end: usize) -> Option<&'a [W::Unit]> {
         self.units.get(first.wrapping_mul(self.stride)..end.wrapping_mul(self.stride))
     }
@@ -128,7 +128,7 @@ fn part<'a, T>(rows: &[&'a [T]; GROUP], start: usize, len: usize) -> Option<[&'a
 impl Width for Int8 {
     type Unit = i8;
 
-    #[cfg(any(dsp, x86))]
+    #[cfg(any(dsp, mve, x86))]
     const PACKED: bool = false;
 
     fn row_units(len: usize) -> usize {
@@ -158,7 +158,7 @@ impl Width for Int8 {
         }
     }
 
-    #[cfg(not(dsp))]
+    #[cfg(not(any(dsp, mve)))]
     #[inline(always)]
     fn octet(row: &[i8], i: usize) -> Option<[i32; OCTET]> {
         let (octets, _) = row.as_chunks::<OCTET>();
@@ -244,7 +244,7 @@ impl Int4 {
 impl Width for Int4 {
     type Unit = u32;
 
-    #[cfg(any(dsp, x86))]
+    #[cfg(any(dsp, mve, x86))]
     const PACKED: bool = true;
 
     fn row_units(len: usize) -> usize {
@@ -272,7 +272,7 @@ impl Width for Int4 {
         core::array::from_fn(|i| decode(half >> place(i as u32)) as i8)
     }
 
-    #[cfg(not(dsp))]
+    #[cfg(not(any(dsp, mve)))]
     #[inline(always)]
     fn octet(row: &[u32], i: usize) -> Option<[i32; OCTET]> {
         row.get(i).map(|&word| core::array::from_fn(|k| decode(word >> place(k as u32))))

@@ -69,7 +69,8 @@ const fn crc(mut crc: u32, bytes: &[u8]) -> u32 {
 
 /// Element type of a tensor in the arena or in the constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
+// A word, so that what holds one is copied by words.
+#[repr(u32)]
 pub enum DType {
     /// Signed 8-bit; ONNX uint8 tensors are stored shifted by 128, zero point included.
     I8 = 0,
@@ -276,7 +277,8 @@ impl TensorRecord {
 
     /// Number of elements, or `None` on overflow of u32.
     pub fn elements(&self) -> Option<u32> {
-        self.dims.iter().try_fold(1u32, |n, &d| n.checked_mul(d))
+        let [a, b, c, d] = self.dims;
+        a.checked_mul(b)?.checked_mul(c)?.checked_mul(d)
     }
 
     /// Length in bytes, or `None` on overflow of u32.

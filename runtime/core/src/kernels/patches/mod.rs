@@ -1,15 +1,20 @@
-//! Patches: what an output pixel reads of the input, widened to 16 bits and put in the order in which filters lie.
+//! Patches: what an output pixel reads of the input, widened to 16 bits where the core multiplies those, and put in the
+//! order in which filters lie.
 //!
 //! Four pixels are multiplied together, so that every weight is read and prepared once for all of them; pixels left over
-//! have patches of their own. How patches lie in work memory is up to the core: [`pairs`] or [`rows`]. Elements without
+//! have patches of their own. How patches lie in work memory is up to the core: [`pairs`], [`rows`] or [`bytes`]. Elements without
 //! a weight hold anything: they meet weights of 0.
 
-#[cfg(not(vectors))]
+#[cfg(mve)]
+mod bytes;
+#[cfg(not(any(vectors, mve)))]
 mod pairs;
 #[cfg(vectors)]
 mod rows;
 
-#[cfg(not(vectors))]
+#[cfg(mve)]
+pub(crate) use bytes::Patch;
+#[cfg(not(any(vectors, mve)))]
 pub(crate) use pairs::Patch;
 #[cfg(vectors)]
 pub(crate) use rows::Patch;
