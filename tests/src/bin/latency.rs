@@ -68,8 +68,7 @@ fn row(model: &str, config: &Config, rounds: usize, runtime: Option<&Runtime>) -
 
     let image = AlignedBytes::from(&artifacts.plan[..]);
     let mut arena = AlignedBytes::zeroed(arena_len(&image));
-    let mut session: equant_runtime::Session<'_, '_> =
-        equant_runtime::Session::new(Plan::parse(&image)?, &mut arena)?;
+    let mut session: equant_runtime::Session<'_, '_> = equant_runtime::Session::new(Plan::parse(&image)?, &mut arena)?;
     session.quantize_input(0, values)?;
     let input = session.input_mut(0)?.to_vec();
     let mut ours = || -> Result<(), Failure> {

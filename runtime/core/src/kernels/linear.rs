@@ -2,7 +2,9 @@
 
 use super::channels::{Channels, Output};
 use super::patches::{self, PIXELS, Patch};
-use super::weights::{Matrix, OCTET, Width};
+#[cfg(not(scalar))]
+use super::weights::OCTET;
+use super::weights::{Matrix, Width};
 use crate::plan::DType;
 
 /// What output pixels read.
@@ -58,6 +60,8 @@ impl<W: Width> Linear<'_, W> {
     ) -> Option<()> {
         // Whether this core's own kernel can finish the sums.
         let plain = y.dtype() == DType::I8 && self.channels.are_plain();
+        #[cfg(scalar)]
+        super::scalar::prepare::<W>(work);
         let mut at = 0usize;
         while at < pixels {
             let place = Place { pixel: place.pixel.wrapping_add(at), ..place };
@@ -69,12 +73,22 @@ impl<W: Width> Linear<'_, W> {
                 self.multiply::<PIXELS>(work, place, y, plain)?;
                 at = at.wrapping_add(PIXELS);
             } else {
-                source.write::<2>(at, Patch::new(words, 0, self.filter_len))?;
+                self.write_one(source, at, words)?;
                 self.multiply::<1>(work, place, y, plain)?;
                 at = at.wrapping_add(1);
             }
         }
         Some(())
+    }
+
+    /// Writes the patch of pixel `at` alone.
+    #[inline(always)]
+    fn write_one(&self, source: &impl Source, at: usize, words: &mut [u32]) -> Option<()> {
+        #[cfg(scalar)]
+        if !W::PACKED {
+            return source.write::<{ patches::lanes::BYTES }>(at, Patch::new(words, 0, self.filter_len));
+        }
+        source.write::<2>(at, Patch::new(words, 0, self.filter_len))
     }
 
     /// Multiplies the patches of `P` pixels with the filters.
@@ -88,11 +102,17 @@ impl<W: Width> Linear<'_, W> {
         if super::x86::available() {
             return super::x86::multiply::<W, P>(self, work, place, y, plain);
         }
-        let _ = plain;
-        self.multiply_portably::<P>(work, place, y)
+        #[cfg(scalar)]
+        return super::scalar::multiply::<W, P>(self, work, place, y, plain);
+        #[cfg(not(scalar))]
+        {
+            let _ = plain;
+            self.multiply_portably::<P>(work, place, y)
+        }
     }
 
     /// As [`Self::multiply`], on any core and for any output.
+    #[cfg(not(scalar))]
     #[inline(never)]
     fn multiply_portably<const P: usize>(&self, work: &[u32], place: Place, y: &mut Output<'_>) -> Option<()> {
         let words = work.get(patches::HEADER..)?.get(..(self.filter_len / 2).wrapping_mul(P))?;
@@ -126,7 +146,7 @@ fn sums<W: Width, const P: usize>(filter: &[W::Unit], words: &[u32]) -> Option<[
 }
 
 /// The sums of products of a filter with the patches of `P` pixels, which lie in pairs.
-#[cfg(not(vectors))]
+#[cfg(dsp)]
 #[inline(always)]
 fn sums<W: Width, const P: usize>(filter: &[W::Unit], words: &[u32]) -> Option<[i32; P]> {
     let (pairs, _) = words.as_chunks::<P>();

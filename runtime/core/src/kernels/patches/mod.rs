@@ -1,16 +1,24 @@
 //! Patches: what an output pixel reads of the input, widened to 16 bits and put in the order in which filters lie.
 //!
 //! Four pixels are multiplied together, so that every weight is read and prepared once for all of them; pixels left over
-//! have patches of their own. How patches lie in work memory is up to the core: [`pairs`] or [`rows`]. Elements without
+//! have patches of their own. How patches lie in work memory is up to the core: [`pairs`], [`rows`] or [`lanes`]. Elements without
 //! a weight hold anything: they meet weights of 0.
 
-#[cfg(not(vectors))]
+#[cfg(scalar)]
+pub(crate) mod lanes;
+#[cfg(dsp)]
 mod pairs;
+#[cfg(not(vectors))]
+mod quads;
 #[cfg(vectors)]
 mod rows;
 
+#[cfg(scalar)]
+use lanes as layout;
+#[cfg(dsp)]
+use pairs as layout;
 #[cfg(not(vectors))]
-pub(crate) use pairs::Patch;
+pub(crate) use quads::Patch;
 #[cfg(vectors)]
 pub(crate) use rows::Patch;
 

@@ -1,0 +1,201 @@
+//! Kernels for cores without instructions for several products: one 32-bit multiplication gives two.
+//!
+//! A word holds two numbers in lanes of 16 bits, as `low + high · 2^16` (see [`super::patches::lanes`]); a weight times the
+//! word is both products. A few are summed in the word, a *run*, before they are taken apart.
+
+#[cfg(native)]
+mod native;
+mod portable;
+
+#[cfg(native)]
+use native as own;
+#[cfg(not(native))]
+use portable as own;
+
+use super::channels::Output;
+use super::linear::{Linear, Place};
+use super::patches::{HEADER, PIXELS};
+use super::weights::{GROUP, OCTET, Width};
+
+/// Words of an octet of four pixels.
+const WORDS: usize = 2 * OCTET;
+
+/// What is added to the lanes of a run, which are at least −32512 and at most 32768: then neither is negative, and the low
+/// lane takes nothing from the high one.
+const LIFT: [u32; 2] = [32767, 32512];
+
+/// [`LIFT`] in a word.
+const LIFTS: u32 = LIFT[0] | LIFT[1] << 16;
+
+/// Products of a run: of 8 bits by 8 bits two, of 8 bits by 4 (which are stored as 0 to 15) eight.
+const fn run_len<W: Width>() -> usize {
+    if W::PACKED { OCTET } else { 2 }
+}
+
+/// A sum of lifted runs.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+struct Runs {
+    /// Of the words, modulo 2^32.
+    words: u32,
+    /// Of their high lanes.
+    high: u32,
+}
+
+impl Runs {
+    /// Adds a run.
+    #[inline(always)]
+    fn add(&mut self, run: u32) {
+        let lifted = run.wrapping_add(LIFTS);
+        self.words = self.words.wrapping_add(lifted);
+        self.high = self.high.wrapping_add(lifted >> 16);
+    }
+
+    /// The sum of the low lanes of `count` runs.
+    #[inline(always)]
+    fn low(self, count: u32) -> i32 {
+        self.words.wrapping_sub(self.high << 16).wrapping_sub(count.wrapping_mul(LIFT[0])) as i32
+    }
+
+    /// The sum of the high lanes of `count` runs.
+    #[inline(always)]
+    fn high(self, count: u32) -> i32 {
+        self.high.wrapping_sub(count.wrapping_mul(LIFT[1])) as i32
+    }
+}
+
+/// Makes work memory ready for patches: packed weights, stored as w + 8, multiply elements that no patch holds, too.
+pub(super) fn prepare<W: Width>(work: &mut [u32]) {
+    if W::PACKED {
+        work.fill(0);
+    }
+}
+
+/// Multiplies the patches of `P` pixels with filters. `plain` says that all multipliers are and that the output has 8 bits.
+pub(super) fn multiply<W: Width, const P: usize>(
+    linear: &Linear<'_, W>,
+    work: &[u32],
+    place: Place,
+    y: &mut Output<'_>,
+    plain: bool,
+) -> Option<()> {
+    let words = work.get(HEADER..)?;
+    if P == PIXELS {
+        let patches = words.as_chunks().0.get(..linear.filter_len / OCTET)?;
+        four_pixels(linear, patches, place, y, plain)
+    } else {
+        one_pixel(linear, words, place, y, plain)
+    }
+}
+
+/// Multiplies the patches of four pixels.
+#[inline(never)]
+fn four_pixels<W: Width>(
+    linear: &Linear<'_, W>,
+    patches: &[[u32; WORDS]],
+    place: Place,
+    y: &mut Output<'_>,
+    plain: bool,
+) -> Option<()> {
+    let excess = if W::PACKED { excess(patches) } else { [0; PIXELS] };
+    let count = (linear.filter_len / run_len::<W>()) as u32;
+    let mut o = place.first;
+    while o < place.end {
+        // An odd filter at the end is multiplied as often as others.
+        let filters = core::array::from_fn(|i| linear.weights.row(o.wrapping_add(i).min(place.end.wrapping_sub(1))));
+        let all = own::four_pixels::<W>(filters, patches)?;
+        for [a, b] in all.into_iter().take(place.end.wrapping_sub(o)) {
+            let mut sums = [a.low(count), a.high(count), b.low(count), b.high(count)];
+            if W::PACKED {
+                for (sum, excess) in sums.iter_mut().zip(excess) {
+                    *sum = sum.wrapping_sub(excess);
+                }
+            }
+            finish(linear, sums, o, place.pixel, y, plain)?;
+            o = o.wrapping_add(1);
+        }
+    }
+    Some(())
+}
+
+/// Eight times the sum of each pixel's elements: what packed weights, stored as w + 8, make too much.
+fn excess(patches: &[[u32; WORDS]]) -> [i32; PIXELS] {
+    let mut sums = [Runs::default(); 2];
+    for octet in patches {
+        for (pixels, sum) in sums.iter_mut().enumerate() {
+            let (elements, _) = octet.as_chunks::<2>();
+            sum.add(elements.iter().fold(0u32, |run, words| run.wrapping_add(words[pixels])));
+        }
+    }
+    let count = patches.len() as u32;
+    let [a, b] = sums;
+    [a.low(count), a.high(count), b.low(count), b.high(count)].map(|sum| sum.wrapping_mul(8))
+}
+
+/// Multiplies the patch of one pixel, in bytes or, for packed weights, in lanes.
+#[inline(never)]
+fn one_pixel<W: Width>(
+    linear: &Linear<'_, W>,
+    words: &[u32],
+    place: Place,
+    y: &mut Output<'_>,
+    plain: bool,
+) -> Option<()> {
+    let len = if W::PACKED { linear.filter_len / 2 } else { linear.filter_len / 4 };
+    let patch = words.get(..len)?;
+    let mut excess = 0i32;
+    if W::PACKED {
+        for &word in patch {
+            let low = i32::from(word as i16);
+            let high = (word as i32).wrapping_sub(low) >> 16;
+            excess = excess.wrapping_add(low).wrapping_add(high);
+        }
+        excess = excess.wrapping_mul(8);
+    }
+    let mut o = place.first;
+    while o < place.end {
+        let left = place.end.wrapping_sub(o);
+        if left >= GROUP {
+            let sums = own::one_pixel::<W>(linear.weights.range(o, o.wrapping_add(GROUP))?, patch)?;
+            for (i, sum) in sums.into_iter().enumerate() {
+                finish(linear, [sum.wrapping_sub(excess)], o.wrapping_add(i), place.pixel, y, plain)?;
+            }
+            o = o.wrapping_add(GROUP);
+        } else {
+            let [sum] = portable::one_filter::<W>(linear.weights.row(o)?, patch)?;
+            finish(linear, [sum.wrapping_sub(excess)], o, place.pixel, y, plain)?;
+            o = o.wrapping_add(1);
+        }
+    }
+    Some(())
+}
+
+/// Finishes the sums of filter `o` for pixels from `pixel` on.
+#[inline(always)]
+fn finish<W: Width, const P: usize>(
+    linear: &Linear<'_, W>,
+    sums: [i32; P],
+    o: usize,
+    pixel: usize,
+    y: &mut Output<'_>,
+    plain: bool,
+) -> Option<()> {
+    let stride = linear.out_channels;
+    let mut at = pixel.wrapping_mul(stride).wrapping_add(o);
+    if plain {
+        let channel = linear.channels.channel(o)?;
+        let mut y = y.bytes_from(at)?;
+        for (i, sum) in sums.into_iter().enumerate() {
+            if i > 0 {
+                y = y.get_mut(stride..)?;
+            }
+            *y.first_mut()? = channel.finish(sum);
+        }
+    } else {
+        for sum in sums {
+            y.put(at, linear.channels.finish(o, sum)?)?;
+            at = at.wrapping_add(stride);
+        }
+    }
+    Some(())
+}
