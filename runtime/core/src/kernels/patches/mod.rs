@@ -35,6 +35,7 @@ pub const fn patches_len(filter_len: usize, pixels: usize) -> usize {
 }
 
 /// Elements 0 and 2, and elements 1 and 3.
+#[cfg(not(scalar))]
 #[inline(always)]
 pub(crate) fn widened(quad: [i8; 4]) -> [u32; 2] {
     #[cfg(dsp)]

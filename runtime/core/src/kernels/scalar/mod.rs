@@ -12,7 +12,7 @@ use native as own;
 #[cfg(not(native))]
 use portable as own;
 
-use super::channels::Output;
+use super::channels::{Channel, Output};
 use super::linear::{Linear, Place};
 use super::patches::{HEADER, PIXELS};
 use super::weights::{GROUP, OCTET, Width};
@@ -99,22 +99,45 @@ fn four_pixels<W: Width>(
 ) -> Option<()> {
     let excess = if W::PACKED { excess(patches) } else { [0; PIXELS] };
     let count = (linear.filter_len / run_len::<W>()) as u32;
+    let (stride, last) = (linear.out_channels, place.end.checked_sub(1)?);
+    let at = place.pixel.wrapping_mul(stride);
     let mut o = place.first;
     while o < place.end {
         // An odd filter at the end is multiplied as often as others.
-        let filters = core::array::from_fn(|i| linear.weights.row(o.wrapping_add(i).min(place.end.wrapping_sub(1))));
+        let filters = core::array::from_fn(|i| linear.weights.row(o.wrapping_add(i).min(last)));
         let all = own::four_pixels::<W>(filters, patches)?;
-        for [a, b] in all.into_iter().take(place.end.wrapping_sub(o)) {
+        for [a, b] in all.iter().take(place.end.wrapping_sub(o)) {
             let mut sums = [a.low(count), a.high(count), b.low(count), b.high(count)];
             if W::PACKED {
                 for (sum, excess) in sums.iter_mut().zip(excess) {
                     *sum = sum.wrapping_sub(excess);
                 }
             }
-            finish(linear, sums, o, place.pixel, y, plain)?;
+            if plain {
+                let y = y.bytes_from(at.wrapping_add(o))?;
+                finish_pixels(&linear.channels.channel(o)?, sums, y, stride)?;
+            } else {
+                for (i, sum) in sums.into_iter().enumerate() {
+                    let at = at.wrapping_add(i.wrapping_mul(stride)).wrapping_add(o);
+                    y.put(at, linear.channels.finish(o, sum)?)?;
+                }
+            }
             o = o.wrapping_add(1);
         }
     }
+    Some(())
+}
+
+/// Finishes the sums of a filter, for pixels `stride` apart.
+#[inline(never)]
+fn finish_pixels(channel: &Channel, [a, b, c, d]: [i32; PIXELS], y: &mut [u8], stride: usize) -> Option<()> {
+    *y.first_mut()? = channel.finish(a);
+    let y = y.get_mut(stride..)?;
+    *y.first_mut()? = channel.finish(b);
+    let y = y.get_mut(stride..)?;
+    *y.first_mut()? = channel.finish(c);
+    let y = y.get_mut(stride..)?;
+    *y.first_mut()? = channel.finish(d);
     Some(())
 }
 
@@ -152,50 +175,39 @@ fn one_pixel<W: Width>(
         }
         excess = excess.wrapping_mul(8);
     }
+    let at = place.pixel.wrapping_mul(linear.out_channels);
     let mut o = place.first;
     while o < place.end {
-        let left = place.end.wrapping_sub(o);
-        if left >= GROUP {
-            let sums = own::one_pixel::<W>(linear.weights.range(o, o.wrapping_add(GROUP))?, patch)?;
-            for (i, sum) in sums.into_iter().enumerate() {
-                finish(linear, [sum.wrapping_sub(excess)], o.wrapping_add(i), place.pixel, y, plain)?;
-            }
+        if place.end.wrapping_sub(o) >= GROUP {
+            let filters = linear.weights.range(o, o.wrapping_add(GROUP))?;
+            finish_filters(linear, own::one_pixel::<W>(filters, patch)?, excess, o, at, y, plain)?;
             o = o.wrapping_add(GROUP);
         } else {
-            let [sum] = portable::one_filter::<W>(linear.weights.row(o)?, patch)?;
-            finish(linear, [sum.wrapping_sub(excess)], o, place.pixel, y, plain)?;
+            let sum = portable::one_filter::<W>(linear.weights.row(o)?, patch)?;
+            finish_filters(linear, sum, excess, o, at, y, plain)?;
             o = o.wrapping_add(1);
         }
     }
     Some(())
 }
 
-/// Finishes the sums of filter `o` for pixels from `pixel` on.
+/// Finishes the sums of filters from `o` on, each `excess` too large, for the pixel whose outputs begin at `at`.
 #[inline(always)]
-fn finish<W: Width, const P: usize>(
+fn finish_filters<W: Width, const F: usize>(
     linear: &Linear<'_, W>,
-    sums: [i32; P],
+    sums: [i32; F],
+    excess: i32,
     o: usize,
-    pixel: usize,
+    at: usize,
     y: &mut Output<'_>,
     plain: bool,
 ) -> Option<()> {
-    let stride = linear.out_channels;
-    let mut at = pixel.wrapping_mul(stride).wrapping_add(o);
+    let sums = sums.map(|sum| sum.wrapping_sub(excess));
     if plain {
-        let channel = linear.channels.channel(o)?;
-        let mut y = y.bytes_from(at)?;
-        for (i, sum) in sums.into_iter().enumerate() {
-            if i > 0 {
-                y = y.get_mut(stride..)?;
-            }
-            *y.first_mut()? = channel.finish(sum);
-        }
-    } else {
-        for sum in sums {
-            y.put(at, linear.channels.finish(o, sum)?)?;
-            at = at.wrapping_add(stride);
-        }
+        return linear.channels.finish_plain(o, &sums, y.bytes_from(at.wrapping_add(o))?);
+    }
+    for (o, sum) in (o..).zip(sums) {
+        y.put(at.wrapping_add(o), linear.channels.finish(o, sum)?)?;
     }
     Some(())
 }
