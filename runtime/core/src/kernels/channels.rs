@@ -53,7 +53,7 @@ impl<'a> Channels<'a> {
     }
 
     /// Clamps `count` neighbouring bytes of each of `pixels` pixels, `stride` bytes apart, that hold all of i8.
-    #[cfg(dsp)]
+    #[cfg(any(dsp, native))]
     pub(super) fn clamp_rows(&self, y: &mut [u8], [pixels, stride, count]: [usize; 3]) -> Option<()> {
         if self.clamp == [-128, 127] {
             return Some(());

@@ -12,7 +12,7 @@ use native as own;
 #[cfg(not(native))]
 use portable as own;
 
-use super::channels::{Channel, Output};
+use super::channels::Output;
 use super::linear::{Linear, Place};
 use super::patches::{HEADER, PIXELS};
 use super::weights::{GROUP, OCTET, Width};
@@ -98,46 +98,22 @@ fn four_pixels<W: Width>(
     plain: bool,
 ) -> Option<()> {
     let excess = if W::PACKED { excess(patches) } else { [0; PIXELS] };
-    let count = (linear.filter_len / run_len::<W>()) as u32;
-    let (stride, last) = (linear.out_channels, place.end.checked_sub(1)?);
-    let at = place.pixel.wrapping_mul(stride);
-    let mut o = place.first;
-    while o < place.end {
-        // An odd filter at the end is multiplied as often as others.
-        let filters = core::array::from_fn(|i| linear.weights.row(o.wrapping_add(i).min(last)));
-        let all = own::four_pixels::<W>(filters, patches)?;
-        for [a, b] in all.iter().take(place.end.wrapping_sub(o)) {
-            let mut sums = [a.low(count), a.high(count), b.low(count), b.high(count)];
-            if W::PACKED {
-                for (sum, excess) in sums.iter_mut().zip(excess) {
-                    *sum = sum.wrapping_sub(excess);
-                }
-            }
+    #[cfg(native)]
+    if plain {
+        return native::four_pixels(linear, patches, excess, place, y);
+    }
+    for o in place.first..place.end {
+        let mut sums = portable::four_pixels::<W>(linear.weights.row(o)?, patches);
+        for (i, (sum, excess)) in sums.iter_mut().zip(excess).enumerate() {
+            let at = place.pixel.wrapping_add(i).wrapping_mul(linear.out_channels).wrapping_add(o);
+            let sum = sum.wrapping_sub(excess);
             if plain {
-                let y = y.bytes_from(at.wrapping_add(o))?;
-                finish_pixels(&linear.channels.channel(o)?, sums, y, stride)?;
+                *y.bytes_from(at)?.first_mut()? = linear.channels.channel(o)?.finish(sum);
             } else {
-                for (i, sum) in sums.into_iter().enumerate() {
-                    let at = at.wrapping_add(i.wrapping_mul(stride)).wrapping_add(o);
-                    y.put(at, linear.channels.finish(o, sum)?)?;
-                }
+                y.put(at, linear.channels.finish(o, sum)?)?;
             }
-            o = o.wrapping_add(1);
         }
     }
-    Some(())
-}
-
-/// Finishes the sums of a filter, for pixels `stride` apart.
-#[inline(never)]
-fn finish_pixels(channel: &Channel, [a, b, c, d]: [i32; PIXELS], y: &mut [u8], stride: usize) -> Option<()> {
-    *y.first_mut()? = channel.finish(a);
-    let y = y.get_mut(stride..)?;
-    *y.first_mut()? = channel.finish(b);
-    let y = y.get_mut(stride..)?;
-    *y.first_mut()? = channel.finish(c);
-    let y = y.get_mut(stride..)?;
-    *y.first_mut()? = channel.finish(d);
     Some(())
 }
 

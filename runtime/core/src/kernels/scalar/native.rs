@@ -2,9 +2,9 @@
 //!
 //! Functions are written whole (`naked`) and follow the procedure call standard. The same four exist for each core:
 //!
-//! - `four_int8`, `four_int4`: [`FILTERS`] filters with the patches of four pixels, eight words an octet; to `out` go, for
-//!   each filter, [`Runs`] of pixels 0 and 1 and of pixels 2 and 3.
-//! - `one_int8`, `one_int4`: [`GROUP`] filters, which lie one after the other, with the patch of one pixel; to `out` goes
+//! - `four_int8` and `four_int4` take a [`Block`]: filters, one after the other, and the patches of four pixels, eight words
+//!   an octet. They finish the sums.
+//! - `one_int8` and `one_int4`: [`GROUP`] filters, which lie one after the other, with the patch of one pixel; to `out` goes
 //!   a word for each filter: its sum, or the sum of the high lanes of its runs.
 #![allow(unsafe_code)]
 
@@ -22,38 +22,82 @@ use armv7m as own;
 #[cfg(rv32)]
 use rv32 as own;
 
-use super::{Runs, WORDS};
+use super::{LIFT, Runs, WORDS, run_len};
+use crate::kernels::channels::Output;
+use crate::kernels::linear::{Linear, Place};
+use crate::kernels::patches::PIXELS;
 use crate::kernels::weights::{GROUP, OCTET, Width};
-pub(super) use own::FILTERS;
 
-/// Filters and the patches of four pixels: where they are.
+/// What a kernel for four pixels reads and writes. It moves the pointers as it goes.
 #[repr(C)]
-struct Operands {
+struct Block {
     patches: *const u32,
     /// Octets of each filter and patch, at least 1.
     octets: usize,
-    filters: [*const u8; FILTERS],
+    /// Filters, one after the other.
+    filters: *const u8,
+    /// A word for each filter.
+    bias: *const i32,
+    /// A word for each filter.
+    mantissas: *const i32,
+    /// A byte for each filter.
+    shifts: *const i8,
+    /// The first filter's output of the first pixel.
+    y: *mut u8,
+    /// Distance of the pixels' outputs in bytes.
+    stride: usize,
+    /// Filters, at least 1.
+    count: usize,
+    /// Twice the output's zero point, plus 1.
+    rounding: i32,
+    /// What each pixel's sums begin with beside the bias.
+    starts: [i32; PIXELS],
 }
 
-/// The runs of each filter with four pixels: those of pixels 0 and 1, and of pixels 2 and 3.
-#[inline(always)]
+/// Multiplies the patches of four pixels with filters whose channels are plain, for an output of 8 bits; the sums of each
+/// pixel are `excess` too large.
 pub(super) fn four_pixels<W: Width>(
-    filters: [Option<&[W::Unit]>; FILTERS],
+    linear: &Linear<'_, W>,
     patches: &[[u32; WORDS]],
-) -> Option<[[Runs; 2]; FILTERS]> {
+    excess: [i32; PIXELS],
+    place: Place,
+    y: &mut Output<'_>,
+) -> Option<()> {
+    let Linear { weights, channels, out_channels, .. } = *linear;
+    let Place { pixel, first, end } = place;
+    let count = end.checked_sub(first).filter(|&count| count > 0)?;
     let octets = patches.len();
-    let mut pointers = [core::ptr::null(); FILTERS];
-    for (pointer, filter) in pointers.iter_mut().zip(filters) {
-        let filter = W::octets(filter?).get(..octets).filter(|filter| !filter.is_empty())?;
-        *pointer = filter.as_ptr().cast();
+    let filters = weights.range(first, end)?;
+    if octets == 0 || W::octets(filters).len() != octets.checked_mul(count)? {
+        return None;
     }
-    let operands = Operands { patches: patches.as_ptr().cast(), octets, filters: pointers };
-    let mut out = [[Runs::default(); 2]; FILTERS];
+    // The lifts of all runs, too, are taken off at the start.
+    let runs = (linear.filter_len / run_len::<W>()) as u32;
+    let lifts = LIFT.map(|lift| runs.wrapping_mul(lift) as i32);
+    let [a, b, c, d] = excess;
+    let starts = [(lifts[0], a), (lifts[1], b), (lifts[0], c), (lifts[1], d)];
+    let y = y.bytes_from(pixel.wrapping_mul(out_channels).wrapping_add(first))?;
+    let reach = out_channels.wrapping_mul(PIXELS - 1).wrapping_add(count);
+    let mut block = Block {
+        patches: patches.as_ptr().cast(),
+        octets,
+        filters: filters.as_ptr().cast(),
+        bias: channels.bias.get(first..end)?.as_ptr(),
+        mantissas: channels.mantissas.get(first..end)?.as_ptr(),
+        shifts: channels.shifts.get(first..end)?.as_ptr(),
+        y: y.get_mut(..reach)?.as_mut_ptr(),
+        stride: out_channels,
+        count,
+        rounding: channels.zero_point.wrapping_mul(2).wrapping_add(1),
+        starts: starts.map(|(lift, excess)| lift.wrapping_add(excess).wrapping_neg()),
+    };
     let kernel = if W::PACKED { own::four_int4 } else { own::four_int8 };
-    // SAFETY: each filter has `octets` octets and so have the patches, of eight words for each octet; there is at least
-    // one. `out` has two runs for each filter. Octets of packed filters are words, patches are, and so both are aligned.
-    unsafe { kernel(&operands, out.as_mut_ptr()) };
-    Some(out)
+    // SAFETY: `patches` has eight words for each of `octets` octets, at least one; `filters` has `count` rows of `octets`
+    // octets; `bias`, `mantissas` and `shifts` have `count` elements, at least one; `y` has every byte of `count` neighbours
+    // in each of four pixels `stride` apart. All were checked or sliced to these lengths above. Octets of packed filters are
+    // words, and so aligned.
+    unsafe { kernel(&raw mut block) };
+    channels.clamp_rows(y, [PIXELS, out_channels, count])
 }
 
 /// The sums of four filters, which lie one after the other, with one pixel.

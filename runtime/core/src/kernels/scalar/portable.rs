@@ -1,55 +1,43 @@
 //! Kernels in Rust, for cores that have none in their own instructions and for what those leave over.
 
-use super::Runs;
+use super::{Runs, WORDS, run_len};
+use crate::kernels::patches::PIXELS;
+#[cfg(not(native))]
+use crate::kernels::weights::GROUP;
 use crate::kernels::weights::{OCTET, Width};
 
-#[cfg(not(native))]
-pub(super) use whole::{FILTERS, four_pixels, one_pixel};
-
-/// What the core's own instructions do elsewhere.
-#[cfg(not(native))]
-mod whole {
-    use super::{Width, sums};
-    use crate::kernels::scalar::{Runs, WORDS, run_len};
-    use crate::kernels::weights::{GROUP, OCTET};
-
-    /// Filters multiplied together with four pixels.
-    pub(in super::super) const FILTERS: usize = 1;
-
-    /// The runs of each filter with four pixels: those of pixels 0 and 1, and of pixels 2 and 3.
-    #[inline(always)]
-    pub(in super::super) fn four_pixels<W: Width>(
-        [filter]: [Option<&[W::Unit]>; FILTERS],
-        patches: &[[u32; WORDS]],
-    ) -> Option<[[Runs; 2]; FILTERS]> {
-        let mut all = [Runs::default(); 2];
-        for (octet, weights) in patches.iter().zip(W::octets(filter?)) {
-            let weights = W::stored(weights);
-            let runs = octet.chunks(2 * run_len::<W>()).zip(weights.chunks(run_len::<W>()));
-            for (words, weights) in runs {
-                let mut run = [0u32; 2];
-                for (pixels, &weight) in words.as_chunks::<2>().0.iter().zip(weights) {
-                    for (run, &x) in run.iter_mut().zip(pixels) {
-                        *run = run.wrapping_add(x.wrapping_mul(weight as u32));
-                    }
-                }
-                for (sum, run) in all.iter_mut().zip(run) {
-                    sum.add(run);
+/// The sums of a filter with four pixels.
+#[inline(never)]
+pub(super) fn four_pixels<W: Width>(filter: &[W::Unit], patches: &[[u32; WORDS]]) -> [i32; PIXELS] {
+    let mut all = [Runs::default(); 2];
+    for (octet, weights) in patches.iter().zip(W::octets(filter)) {
+        let weights = W::stored(weights);
+        let runs = octet.chunks(2 * run_len::<W>()).zip(weights.chunks(run_len::<W>()));
+        for (words, weights) in runs {
+            let mut run = [0u32; 2];
+            for (pixels, &weight) in words.as_chunks::<2>().0.iter().zip(weights) {
+                for (run, &x) in run.iter_mut().zip(pixels) {
+                    *run = run.wrapping_add(x.wrapping_mul(weight as u32));
                 }
             }
+            for (sum, run) in all.iter_mut().zip(run) {
+                sum.add(run);
+            }
         }
-        Some([all])
     }
+    let ([a, b], count) = (all, (patches.len() * OCTET / run_len::<W>()) as u32);
+    [a.low(count), a.high(count), b.low(count), b.high(count)]
+}
 
-    /// The sums of four filters, which lie one after the other, with one pixel.
-    #[inline(always)]
-    pub(in super::super) fn one_pixel<W: Width>(filters: &[W::Unit], patch: &[u32]) -> Option<[i32; GROUP]> {
-        let octets = W::octets(filters);
-        let mut rows = octets.chunks_exact(octets.len() / GROUP);
-        let [a, b, c, d] = [rows.next()?, rows.next()?, rows.next()?, rows.next()?];
-        let filters = a.iter().zip(b).zip(c).zip(d).map(|(((a, b), c), d)| [a, b, c, d]);
-        sums::<W, GROUP>(filters, patch)
-    }
+/// The sums of four filters, which lie one after the other, with one pixel.
+#[cfg(not(native))]
+#[inline(always)]
+pub(super) fn one_pixel<W: Width>(filters: &[W::Unit], patch: &[u32]) -> Option<[i32; GROUP]> {
+    let octets = W::octets(filters);
+    let mut rows = octets.chunks_exact(octets.len() / GROUP);
+    let [a, b, c, d] = [rows.next()?, rows.next()?, rows.next()?, rows.next()?];
+    let filters = a.iter().zip(b).zip(c).zip(d).map(|(((a, b), c), d)| [a, b, c, d]);
+    sums::<W, GROUP>(filters, patch)
 }
 
 /// The sum of a filter with one pixel.

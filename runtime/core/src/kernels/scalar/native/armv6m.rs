@@ -3,11 +3,8 @@
 use core::arch::naked_asm;
 use core::mem::offset_of;
 
-use super::{Operands, Runs};
+use super::Block;
 use crate::kernels::scalar::LIFTS;
-
-/// Filters multiplied together with four pixels.
-pub(in super::super) const FILTERS: usize = 1;
 
 /// Saves all registers that functions must keep, and r3, which becomes the first word of the stack.
 macro_rules! save {
@@ -96,55 +93,165 @@ macro_rules! elements {
     };
 }
 
-/// A function that multiplies a filter with four pixels: `$line`s for each octet, after `$first`, which finds the filter at
-/// r0 and its octets in r2.
+/// Takes the next element at the pointer `$field` of the block at r0 to `$to`, through r1; the element's size is `$size`.
+macro_rules! next {
+    ($load:literal, $to:literal, $field:literal, $size:literal) => {
+        concat!(
+            "ldr r1, [r0, #{",
+            $field,
+            "}]\n",
+            $load,
+            " ",
+            $to,
+            ", [r1]\n",
+            "adds r1, r1, #",
+            $size,
+            "\n",
+            "str r1, [r0, #{",
+            $field,
+            "}]\n",
+        )
+    };
+}
+
+/// Begins the sums of two pixels with the bias in r4 and the pixels' own starts.
+macro_rules! begin {
+    ($words:literal, $high:literal, $first:literal, $second:literal) => {
+        concat!(
+            "adds ", $second, ", ", $second, ", r4\n", "adds ", $first, ", ", $first, ", r4\n", "mov ", $high, ", ",
+            $second, "\n", "lsls ", $second, ", ", $second, ", #16\n", "adds ", $first, ", ", $first, ", ", $second,
+            "\n", "mov ", $words, ", ", $first, "\n",
+        )
+    };
+}
+
+/// Takes the sum of the first of two pixels to r1.
+macro_rules! low {
+    ($words:literal, $high:literal) => {
+        concat!("mov r0, ", $high, "\nlsls r0, r0, #16\nmov r1, ", $words, "\nsubs r1, r1, r0\n")
+    };
+}
+
+/// Requantizes the sum in r1 to 8 bits and stores it. The mantissa is in halves in r4 and r5: the product's high word is
+/// made of four products (see [`crate::quant`]).
+macro_rules! requantize {
+    () => {
+        "uxth r2, r1
+         asrs r1, r1, #16
+         mov r3, r2
+         muls r3, r4, r3
+         lsrs r3, r3, #16
+         mov r0, r1
+         muls r0, r4, r0
+         adds r0, r0, r3
+         muls r2, r5, r2
+         uxth r3, r0
+         adds r2, r2, r3
+         asrs r2, r2, #16
+         muls r1, r5, r1
+         asrs r0, r0, #16
+         adds r1, r1, r0
+         adds r1, r1, r2
+         add r1, r12
+         asrs r1, r6
+         sxtb r0, r1
+         cmp r0, r1
+         beq 7f
+         asrs r1, r1, #31
+         movs r0, #0x7F
+         eors r1, r0
+         7:
+         strb r1, [r7]
+         add r7, lr"
+    };
+}
+
+/// A function that takes a [`Block`]: `$line`s for each filter. The stack holds three words for the lines, then the block.
 macro_rules! four {
-    ($(#[$doc:meta])* $name:ident, $first:literal, $($line:expr),* $(,)?) => {
+    ($(#[$doc:meta])* $name:ident, $shift:literal, $($line:expr),* $(,)?) => {
         $(#[$doc])*
         #[unsafe(naked)]
-        pub(super) unsafe extern "C" fn $name(operands: *const Operands, out: *mut [Runs; 2]) {
+        pub(super) unsafe extern "C" fn $name(block: *mut Block) {
             naked_asm!(
-                "mov r3, r1",
+                "mov r3, r0",
                 save!(),
+                "sub sp, #12",
+                "2:",
+                next!("ldr", "r4", "bias", "4"),
+                "ldr r1, [r0, #{starts}]",
+                "ldr r2, [r0, #{starts} + 4]",
+                begin!("r8", "r9", "r1", "r2"),
+                "ldr r1, [r0, #{starts} + 8]",
+                "ldr r2, [r0, #{starts} + 12]",
+                begin!("r10", "r11", "r1", "r2"),
                 "ldr r7, [r0, #{patches}]",
                 "ldr r2, [r0, #{octets}]",
-                "ldr r0, [r0, #{filters}]",
-                "movs r4, #0",
-                "mov r8, r4",
-                "mov r9, r4",
-                "mov r10, r4",
-                "mov r11, r4",
-                $first,
+                concat!("lsls r2, r2, #", $shift),
+                "ldr r1, [r0, #{filters}]",
+                "adds r3, r1, r2",
+                "str r3, [r0, #{filters}]",
                 $($line,)*
-                "ldr r0, [sp]",
-                "mov r1, r8",
-                "mov r2, r9",
-                "mov r3, r10",
-                "mov r4, r11",
-                "stm r0!, {{r1, r2, r3, r4}}",
+                "ldr r0, [sp, #12]",
+                next!("ldr", "r5", "mantissas", "4"),
+                "uxth r4, r5",
+                "lsrs r5, r5, #16",
+                next!("ldrb", "r6", "shifts", "1"),
+                "ldr r1, [r0, #{rounding}]",
+                "subs r6, r6, #2",
+                "lsls r1, r6",
+                "adds r6, r6, #1",
+                "mov r12, r1",
+                "ldr r7, [r0, #{y}]",
+                "adds r1, r7, #1",
+                "str r1, [r0, #{y}]",
+                "ldr r1, [r0, #{stride}]",
+                "mov lr, r1",
+                low!("r8", "r9"),
+                requantize!(),
+                "mov r1, r9",
+                requantize!(),
+                low!("r10", "r11"),
+                requantize!(),
+                "mov r1, r11",
+                requantize!(),
+                "ldr r0, [sp, #12]",
+                "ldr r1, [r0, #{count}]",
+                "subs r1, r1, #1",
+                "str r1, [r0, #{count}]",
+                "beq 8f",
+                "b 2b",
+                "8:",
+                "add sp, #12",
                 restore!(),
-                patches = const offset_of!(Operands, patches),
-                octets = const offset_of!(Operands, octets),
-                filters = const offset_of!(Operands, filters),
+                patches = const offset_of!(Block, patches),
+                octets = const offset_of!(Block, octets),
+                filters = const offset_of!(Block, filters),
+                bias = const offset_of!(Block, bias),
+                mantissas = const offset_of!(Block, mantissas),
+                shifts = const offset_of!(Block, shifts),
+                y = const offset_of!(Block, y),
+                stride = const offset_of!(Block, stride),
+                count = const offset_of!(Block, count),
+                rounding = const offset_of!(Block, rounding),
+                starts = const offset_of!(Block, starts),
             )
         }
     };
 }
 
 four! {
-    /// 77 instructions for 32 products.
-    four_int8,
-    "lsls r2, r2, #3
-     adds r5, r0, r2
-     rsbs r6, r2, #0",
+    /// 77 instructions for 32 products. The filter's end is at r5, and the place in it r6 before that.
+    four_int8, "3",
+    "mov r5, r3",
+    "rsbs r6, r2, #0",
     lifts!("r4", "r3"),
     "mov r12, r4",
-    "2:",
+    "3:",
     elements!(),
     elements!(),
     elements!(),
     elements!(),
-    "bne 2b",
+    "bne 3b",
 }
 
 /// Takes the element of the packed octet in r5 whose lowest bit is `$place` to r4.
@@ -172,15 +279,14 @@ macro_rules! nibbles {
 }
 
 four! {
-    /// 71 instructions for 32 products.
-    four_int4,
-    // The stack holds the filter, its end and LIFTS.
-    "lsls r2, r2, #2
-     adds r1, r0, r2",
-    lifts!("r2", "r4"),
-    "push {{r0, r1, r2}}",
+    /// 71 instructions for 32 products. The stack holds the filter, its end and [`LIFTS`].
+    four_int4, "2",
+    lifts!("r4", "r5"),
+    "str r1, [sp]",
+    "str r3, [sp, #4]",
+    "str r4, [sp, #8]",
     "movs r6, #15",
-    "2:",
+    "3:",
     "ldr r4, [sp]",
     "ldm r4!, {{r5}}",
     "str r4, [sp]",
@@ -208,8 +314,7 @@ four! {
     "ldr r0, [sp]",
     "ldr r1, [sp, #4]",
     "cmp r0, r1",
-    "bne 2b",
-    "add sp, #12",
+    "bne 3b",
 }
 
 /// Multiplies an element of bytes with those of four filters. The flags are those of the place in them.

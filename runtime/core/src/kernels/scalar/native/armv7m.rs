@@ -3,11 +3,8 @@
 use core::arch::naked_asm;
 use core::mem::offset_of;
 
-use super::{Operands, Runs};
+use super::Block;
 use crate::kernels::scalar::LIFTS;
-
-/// Filters multiplied together with four pixels.
-pub(in super::super) const FILTERS: usize = 1;
 
 /// Two elements of bytes: the words of both, times the weights, are a run.
 macro_rules! elements {
@@ -49,38 +46,122 @@ macro_rules! nibbles {
     };
 }
 
-/// A function that multiplies a filter with four pixels: `$line`s for each octet, which leave the end of the filter, less
-/// what is done, as the flags. The stack holds the filter's end, `out` and the filter.
+/// Takes the next element at the pointer `$field` of the block at r0 to `$to`, through r5.
+macro_rules! next {
+    ($load:literal, $to:literal, $field:literal, $size:literal) => {
+        concat!(
+            "ldr r5, [r0, #{",
+            $field,
+            "}]\n",
+            $load,
+            " ",
+            $to,
+            ", [r5], #",
+            $size,
+            "\n",
+            "str r5, [r0, #{",
+            $field,
+            "}]\n",
+        )
+    };
+}
+
+/// Requantizes a sum to 8 bits and stores it.
+macro_rules! requantize {
+    ($sum:literal) => {
+        concat!(
+            "smull r5, ",
+            $sum,
+            ", ",
+            $sum,
+            ", r1\n",
+            "add ",
+            $sum,
+            ", ",
+            $sum,
+            ", r3\n",
+            "asr ",
+            $sum,
+            ", ",
+            $sum,
+            ", r2\n",
+            "ssat ",
+            $sum,
+            ", #8, ",
+            $sum,
+            "\n",
+            "strb ",
+            $sum,
+            ", [r4]\n",
+            "add r4, r4, r10\n",
+        )
+    };
+}
+
+/// A function that takes a [`Block`]: `$line`s for each octet, the filter being at lr, which leave the flags of a comparison
+/// with the filter's end. The stack holds the block, that end, and a word for the lines.
 macro_rules! four {
     ($(#[$doc:meta])* $name:ident, $shift:literal, $($line:expr),* $(,)?) => {
         $(#[$doc])*
         #[unsafe(naked)]
-        pub(super) unsafe extern "C" fn $name(operands: *const Operands, out: *mut [Runs; 2]) {
+        pub(super) unsafe extern "C" fn $name(block: *mut Block) {
             naked_asm!(
-                "mov r3, r1",
-                "ldr r12, [r0, #{patches}]",
-                "ldr r2, [r0, #{octets}]",
-                "ldr r0, [r0, #{filters}]",
-                concat!("add r2, r0, r2, lsl #", $shift),
-                "mov r1, r0",
-                "push {{r1-r11, lr}}",
-                "mov lr, r0",
-                "mov r6, #0",
-                "mov r7, #0",
-                "mov r8, #0",
-                "mov r9, #0",
+                "push {{r0-r2, r4-r11, lr}}",
+                "ldr lr, [r0, #{filters}]",
                 "ldr r11, ={lifts}",
                 "2:",
+                "ldr r1, [r0, #{octets}]",
+                concat!("add r1, lr, r1, lsl #", $shift),
+                "strd r1, lr, [sp, #4]",
+                "ldr r12, [r0, #{patches}]",
+                next!("ldr", "r10", "bias", "4"),
+                "add r5, r0, #{starts}",
+                "ldm r5, {{r1, r2, r3, r4}}",
+                "add r7, r10, r2",
+                "add r6, r10, r1",
+                "add r6, r6, r7, lsl #16",
+                "add r9, r10, r4",
+                "add r8, r10, r3",
+                "add r8, r8, r9, lsl #16",
+                "3:",
                 $($line,)*
+                "bne 3b",
+                "ldr r0, [sp]",
+                "ldr lr, [sp, #4]",
+                next!("ldr", "r1", "mantissas", "4"),
+                next!("ldrsb", "r2", "shifts", "1"),
+                "ldr r3, [r0, #{rounding}]",
+                "sub r5, r2, #2",
+                "lsl r3, r3, r5",
+                "sub r2, r2, #1",
+                "ldr r4, [r0, #{y}]",
+                "add r5, r4, #1",
+                "str r5, [r0, #{y}]",
+                "ldr r10, [r0, #{stride}]",
+                "sub r6, r6, r7, lsl #16",
+                "sub r8, r8, r9, lsl #16",
+                requantize!("r6"),
+                requantize!("r7"),
+                requantize!("r8"),
+                requantize!("r9"),
+                "ldr r1, [r0, #{count}]",
+                "subs r1, r1, #1",
+                "str r1, [r0, #{count}]",
                 "bne 2b",
-                "ldr r0, [sp, #8]",
-                "stm r0, {{r6, r7, r8, r9}}",
                 "add sp, sp, #12",
                 "pop {{r4-r11, pc}}",
                 ".ltorg",
-                patches = const offset_of!(Operands, patches),
-                octets = const offset_of!(Operands, octets),
-                filters = const offset_of!(Operands, filters),
+                patches = const offset_of!(Block, patches),
+                octets = const offset_of!(Block, octets),
+                filters = const offset_of!(Block, filters),
+                bias = const offset_of!(Block, bias),
+                mantissas = const offset_of!(Block, mantissas),
+                shifts = const offset_of!(Block, shifts),
+                y = const offset_of!(Block, y),
+                stride = const offset_of!(Block, stride),
+                count = const offset_of!(Block, count),
+                rounding = const offset_of!(Block, rounding),
+                starts = const offset_of!(Block, starts),
                 lifts = const LIFTS,
             )
         }
@@ -101,9 +182,9 @@ four! {
 four! {
     /// 39 instructions for 32 products.
     four_int4, "2",
-    "ldr r5, [sp]",
+    "ldr r5, [sp, #8]",
     "ldr r4, [r5], #4",
-    "str r5, [sp]",
+    "str r5, [sp, #8]",
     nibbles!("0", "4", "r11", "r11"),
     nibbles!("16", "20", "r10", "lr"),
     nibbles!("8", "12", "r10", "lr"),
@@ -112,7 +193,7 @@ four! {
     "add r7, r7, r10, lsr #16",
     "add r8, r8, lr",
     "add r9, r9, lr, lsr #16",
-    "ldrd r0, r1, [sp]",
+    "ldrd r0, r1, [sp, #4]",
     "cmp r0, r1",
 }
 

@@ -3,11 +3,8 @@
 use core::arch::naked_asm;
 use core::mem::offset_of;
 
-use super::{Operands, Runs};
+use super::Block;
 use crate::kernels::scalar::LIFTS;
-
-/// Filters multiplied together with four pixels.
-pub(in super::super) const FILTERS: usize = 2;
 
 /// Tells the assembler what the core has: functions written whole are assembled for the least core of the architecture.
 #[cfg(target_feature = "c")]
@@ -120,15 +117,90 @@ macro_rules! element {
     };
 }
 
-/// A function that multiplies two filters with four pixels: `$line`s for each octet.
+/// Takes the next bias to t0, and begins the sums of a filter with it.
+macro_rules! begin {
+    ($words:literal, $high:literal, $other_words:literal, $other_high:literal) => {
+        concat!(
+            "lw t0, 0(s9)\n",
+            "addi s9, s9, 4\n",
+            begin_pair!($words, $high, "t1", "t2"),
+            begin_pair!($other_words, $other_high, "t3", "t4"),
+        )
+    };
+}
+
+/// Begins the sums of two pixels with the bias in t0 and the pixels' own starts.
+macro_rules! begin_pair {
+    ($words:literal, $high:literal, $first:literal, $second:literal) => {
+        concat!(
+            "add ", $high, ", t0, ", $second, "\n", "slli ", $words, ", ", $high, ", 16\n", "add ", $words, ", ",
+            $words, ", t0\n", "add ", $words, ", ", $words, ", ", $first, "\n",
+        )
+    };
+}
+
+/// Finishes the sums of a filter, and stores them.
+macro_rules! finish {
+    ($words:literal, $high:literal, $other_words:literal, $other_high:literal) => {
+        concat!(
+            "lw t0, 0(s10)\n",
+            "addi s10, s10, 4\n",
+            "lb t1, 0(s11)\n",
+            "addi s11, s11, 1\n",
+            "lw t2, {rounding}(a4)\n",
+            "addi t3, t1, -2\n",
+            "sll t2, t2, t3\n",
+            "addi t1, t1, -1\n",
+            "lw t3, {stride}(a4)\n",
+            "mv a6, ra\n",
+            "addi ra, ra, 1\n",
+            low!($words, $high),
+            requantize!($words),
+            requantize!($high),
+            low!($other_words, $other_high),
+            requantize!($other_words),
+            requantize!($other_high),
+        )
+    };
+}
+
+/// The sum of the first of two pixels.
+macro_rules! low {
+    ($words:literal, $high:literal) => {
+        concat!("slli t6, ", $high, ", 16\nsub ", $words, ", ", $words, ", t6\n")
+    };
+}
+
+/// Requantizes a sum to 8 bits and stores it.
+macro_rules! requantize {
+    ($sum:literal) => {
+        concat!(
+            "mulh t6, ",
+            $sum,
+            ", t0\n",
+            "add t6, t6, t2\n",
+            "sra t6, t6, t1\n",
+            "bge t6, t4, 7f\n",
+            "mv t6, t4\n",
+            "7:\n",
+            "bge t5, t6, 7f\n",
+            "mv t6, t5\n",
+            "7:\n",
+            "sb t6, 0(a6)\n",
+            "add a6, a6, t3\n",
+        )
+    };
+}
+
+/// A function that takes a [`Block`], two filters at a time: `$line`s for each octet.
 macro_rules! four {
-    ($(#[$doc:meta])* $name:ident, $bytes:literal, $($line:expr),* $(,)?) => {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal, $shift:literal, $($line:expr),* $(,)?) => {
         $(#[$doc])*
         #[unsafe(naked)]
-        pub(super) unsafe extern "C" fn $name(operands: *const Operands, out: *mut [Runs; 2]) {
+        pub(super) unsafe extern "C" fn $name(block: *mut Block) {
             naked_asm!(
-extensions!(),
-                "addi sp, sp, -48",
+                extensions!(),
+                "addi sp, sp, -64",
                 "sw s0, 0(sp)",
                 "sw s1, 4(sp)",
                 "sw s2, 8(sp)",
@@ -138,36 +210,58 @@ extensions!(),
                 "sw s6, 24(sp)",
                 "sw s7, 28(sp)",
                 "sw s8, 32(sp)",
-                "mv a4, a1",
-                "lw a2, {patches}(a0)",
-                "lw a3, {octets}(a0)",
-                "lw a1, {filters} + 4(a0)",
-                "lw a0, {filters}(a0)",
+                "sw s9, 36(sp)",
+                "sw s10, 40(sp)",
+                "sw s11, 44(sp)",
+                "sw ra, 48(sp)",
+                "mv a4, a0",
+                "lw s9, {bias}(a4)",
+                "lw s10, {mantissas}(a4)",
+                "lw s11, {shifts}(a4)",
+                "lw ra, {y}(a4)",
+                "li a7, {lifts}",
+                "lw a0, {filters}(a4)",
+                "lw a1, {octets}(a4)",
+                concat!("slli a1, a1, ", $shift),
+                "add a1, a1, a0",
+                "2:",
+                "lw a2, {patches}(a4)",
+                "lw a3, {octets}(a4)",
                 "slli a3, a3, 6",
                 "add a3, a3, a2",
-                "li a7, {lifts}",
-                "li s0, 0",
-                "li s1, 0",
-                "li s2, 0",
-                "li s3, 0",
-                "li s4, 0",
-                "li s5, 0",
-                "li s6, 0",
-                "li a5, 0",
-                "2:",
+                "lw t5, {count}(a4)",
+                "addi t5, t5, -1",
+                "lw t1, {starts}(a4)",
+                "lw t2, {starts} + 4(a4)",
+                "lw t3, {starts} + 8(a4)",
+                "lw t4, {starts} + 12(a4)",
+                begin!("s0", "s1", "s2", "s3"),
+                "bnez t5, 3f",
+                // The last filter, without another: it is multiplied twice.
+                "mv a1, a0",
+                "j 4f",
+                "3:",
+                begin!("s4", "s5", "s6", "a5"),
+                "4:",
                 $($line,)*
                 concat!("addi a0, a0, ", $bytes),
                 concat!("addi a1, a1, ", $bytes),
                 "addi a2, a2, 64",
-                "bne a2, a3, 2b",
-                "sw s0, 0(a4)",
-                "sw s1, 4(a4)",
-                "sw s2, 8(a4)",
-                "sw s3, 12(a4)",
-                "sw s4, 16(a4)",
-                "sw s5, 20(a4)",
-                "sw s6, 24(a4)",
-                "sw a5, 28(a4)",
+                "bne a2, a3, 4b",
+                "li t4, -128",
+                "li t5, 127",
+                finish!("s0", "s1", "s2", "s3"),
+                "lw a2, {count}(a4)",
+                "addi a2, a2, -1",
+                "beqz a2, 5f",
+                finish!("s4", "s5", "s6", "a5"),
+                "addi a2, a2, -1",
+                "sw a2, {count}(a4)",
+                "sub t0, a1, a0",
+                "mv a0, a1",
+                "add a1, a1, t0",
+                "bnez a2, 2b",
+                "5:",
                 "lw s0, 0(sp)",
                 "lw s1, 4(sp)",
                 "lw s2, 8(sp)",
@@ -177,12 +271,24 @@ extensions!(),
                 "lw s6, 24(sp)",
                 "lw s7, 28(sp)",
                 "lw s8, 32(sp)",
-                "addi sp, sp, 48",
+                "lw s9, 36(sp)",
+                "lw s10, 40(sp)",
+                "lw s11, 44(sp)",
+                "lw ra, 48(sp)",
+                "addi sp, sp, 64",
                 "ret",
-".option pop",
-                patches = const offset_of!(Operands, patches),
-                octets = const offset_of!(Operands, octets),
-                filters = const offset_of!(Operands, filters),
+                ".option pop",
+                patches = const offset_of!(Block, patches),
+                octets = const offset_of!(Block, octets),
+                filters = const offset_of!(Block, filters),
+                bias = const offset_of!(Block, bias),
+                mantissas = const offset_of!(Block, mantissas),
+                shifts = const offset_of!(Block, shifts),
+                y = const offset_of!(Block, y),
+                stride = const offset_of!(Block, stride),
+                count = const offset_of!(Block, count),
+                rounding = const offset_of!(Block, rounding),
+                starts = const offset_of!(Block, starts),
                 lifts = const LIFTS,
             )
         }
@@ -191,7 +297,7 @@ extensions!(),
 
 four! {
     /// 148 instructions for 64 products.
-    four_int8, "8",
+    four_int8, "8", "3",
     elements!("0", "1", "0", "4", "8", "12"),
     elements!("2", "3", "16", "20", "24", "28"),
     elements!("4", "5", "32", "36", "40", "44"),
@@ -200,7 +306,7 @@ four! {
 
 four! {
     /// 132 instructions for 64 products.
-    four_int4, "4",
+    four_int4, "4", "2",
     "lw t4, 0(a0)",
     "lw t5, 0(a1)",
     "mv t2, a7",
