@@ -89,26 +89,15 @@ pub(super) struct Channel {
 #[cfg(scalar)]
 impl Channels<'_> {
     /// What finishes the sums of channel `o`.
-    #[inline(always)]
     pub(super) fn channel(&self, o: usize) -> Option<Channel> {
-        Some(self.plain(*self.bias.get(o)?, *self.mantissas.get(o)?, *self.shifts.get(o)?))
-    }
-
-    #[inline(always)]
-    fn plain(&self, bias: i32, mantissa: i32, shift: i8) -> Channel {
-        let shift = shift as u32;
-        let rounding = self.zero_point.wrapping_mul(2).wrapping_add(1) << (shift.wrapping_sub(2) & 31);
-        Channel { bias, mantissa, rounding, shift: shift.wrapping_sub(1) & 31, clamp: self.clamp }
-    }
-
-    /// Finishes the sums of neighbouring channels from `o` on, all plain.
-    #[inline(never)]
-    pub(super) fn finish_plain(&self, o: usize, sums: &[i32], y: &mut [u8]) -> Option<()> {
-        let channels = self.bias.get(o..)?.iter().zip(self.mantissas.get(o..)?).zip(self.shifts.get(o..)?);
-        for ((y, &sum), ((&bias, &mantissa), &shift)) in y.iter_mut().zip(sums).zip(channels) {
-            *y = self.plain(bias, mantissa, shift).finish(sum);
-        }
-        Some(())
+        let shift = *self.shifts.get(o)? as u32;
+        Some(Channel {
+            bias: *self.bias.get(o)?,
+            mantissa: *self.mantissas.get(o)?,
+            rounding: self.zero_point.wrapping_mul(2).wrapping_add(1) << (shift.wrapping_sub(2) & 31),
+            shift: shift.wrapping_sub(1) & 31,
+            clamp: self.clamp,
+        })
     }
 }
 

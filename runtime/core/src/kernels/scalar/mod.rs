@@ -7,15 +7,10 @@
 mod native;
 mod portable;
 
-#[cfg(native)]
-use native as own;
-#[cfg(not(native))]
-use portable as own;
-
 use super::channels::Output;
 use super::linear::{Linear, Place};
 use super::patches::{HEADER, PIXELS};
-use super::weights::{GROUP, OCTET, Width};
+use super::weights::{OCTET, Width};
 
 /// Words of an octet of four pixels.
 const WORDS: usize = 2 * OCTET;
@@ -71,7 +66,17 @@ pub(super) fn prepare<W: Width>(work: &mut [u32]) {
     }
 }
 
+/// Words of an octet of `P` pixels' patches: one pixel lies in bytes or, for packed weights, in lanes.
+const fn octet_words<W: Width, const P: usize>() -> usize {
+    match (W::PACKED, P) {
+        (_, PIXELS) => WORDS,
+        (true, _) => OCTET / 2,
+        (false, _) => OCTET / 4,
+    }
+}
+
 /// Multiplies the patches of `P` pixels with filters. `plain` says that all multipliers are and that the output has 8 bits.
+#[inline(never)]
 pub(super) fn multiply<W: Width, const P: usize>(
     linear: &Linear<'_, W>,
     work: &[u32],
@@ -79,32 +84,16 @@ pub(super) fn multiply<W: Width, const P: usize>(
     y: &mut Output<'_>,
     plain: bool,
 ) -> Option<()> {
-    let words = work.get(HEADER..)?;
-    if P == PIXELS {
-        let patches = words.as_chunks().0.get(..linear.filter_len / OCTET)?;
-        four_pixels(linear, patches, place, y, plain)
-    } else {
-        one_pixel(linear, words, place, y, plain)
-    }
-}
-
-/// Multiplies the patches of four pixels.
-#[inline(never)]
-fn four_pixels<W: Width>(
-    linear: &Linear<'_, W>,
-    patches: &[[u32; WORDS]],
-    place: Place,
-    y: &mut Output<'_>,
-    plain: bool,
-) -> Option<()> {
-    let excess = if W::PACKED { excess(patches) } else { [0; PIXELS] };
+    let len = (linear.filter_len / OCTET).wrapping_mul(octet_words::<W, P>());
+    let patches = work.get(HEADER..)?.get(..len)?;
+    let excess = if W::PACKED { excess::<P>(patches) } else { [0; P] };
     #[cfg(native)]
     if plain {
-        return native::four_pixels(linear, patches, excess, place, y);
+        return native::multiply(linear, patches, excess, place, y);
     }
     for o in place.first..place.end {
-        let mut sums = portable::four_pixels::<W>(linear.weights.row(o)?, patches);
-        for (i, (sum, excess)) in sums.iter_mut().zip(excess).enumerate() {
+        let sums = portable::sums::<W, P>(linear.weights.row(o)?, patches)?;
+        for (i, (sum, excess)) in sums.into_iter().zip(excess).enumerate() {
             let at = place.pixel.wrapping_add(i).wrapping_mul(linear.out_channels).wrapping_add(o);
             let sum = sum.wrapping_sub(excess);
             if plain {
@@ -117,73 +106,19 @@ fn four_pixels<W: Width>(
     Some(())
 }
 
-/// Eight times the sum of each pixel's elements: what packed weights, stored as w + 8, make too much.
-fn excess(patches: &[[u32; WORDS]]) -> [i32; PIXELS] {
+/// Eight times the sum of each pixel's elements, which lie in lanes: what packed weights, stored as w + 8, make too much.
+fn excess<const P: usize>(patches: &[u32]) -> [i32; P] {
     let mut sums = [Runs::default(); 2];
-    for octet in patches {
-        for (pixels, sum) in sums.iter_mut().enumerate() {
-            let (elements, _) = octet.as_chunks::<2>();
-            sum.add(elements.iter().fold(0u32, |run, words| run.wrapping_add(words[pixels])));
+    let runs = patches.chunks(WORDS);
+    let count = runs.len() as u32;
+    for run in runs {
+        // Even words, and odd ones: of four pixels, the first two and the others.
+        let (pairs, _) = run.as_chunks::<2>();
+        for (i, sum) in sums.iter_mut().enumerate() {
+            sum.add(pairs.iter().fold(0u32, |run, words| run.wrapping_add(words[i])));
         }
     }
-    let count = patches.len() as u32;
-    let [a, b] = sums;
-    [a.low(count), a.high(count), b.low(count), b.high(count)].map(|sum| sum.wrapping_mul(8))
-}
-
-/// Multiplies the patch of one pixel, in bytes or, for packed weights, in lanes.
-#[inline(never)]
-fn one_pixel<W: Width>(
-    linear: &Linear<'_, W>,
-    words: &[u32],
-    place: Place,
-    y: &mut Output<'_>,
-    plain: bool,
-) -> Option<()> {
-    let len = if W::PACKED { linear.filter_len / 2 } else { linear.filter_len / 4 };
-    let patch = words.get(..len)?;
-    let mut excess = 0i32;
-    if W::PACKED {
-        for &word in patch {
-            let low = i32::from(word as i16);
-            let high = (word as i32).wrapping_sub(low) >> 16;
-            excess = excess.wrapping_add(low).wrapping_add(high);
-        }
-        excess = excess.wrapping_mul(8);
-    }
-    let at = place.pixel.wrapping_mul(linear.out_channels);
-    let mut o = place.first;
-    while o < place.end {
-        if place.end.wrapping_sub(o) >= GROUP {
-            let filters = linear.weights.range(o, o.wrapping_add(GROUP))?;
-            finish_filters(linear, own::one_pixel::<W>(filters, patch)?, excess, o, at, y, plain)?;
-            o = o.wrapping_add(GROUP);
-        } else {
-            let sum = portable::one_filter::<W>(linear.weights.row(o)?, patch)?;
-            finish_filters(linear, sum, excess, o, at, y, plain)?;
-            o = o.wrapping_add(1);
-        }
-    }
-    Some(())
-}
-
-/// Finishes the sums of filters from `o` on, each `excess` too large, for the pixel whose outputs begin at `at`.
-#[inline(always)]
-fn finish_filters<W: Width, const F: usize>(
-    linear: &Linear<'_, W>,
-    sums: [i32; F],
-    excess: i32,
-    o: usize,
-    at: usize,
-    y: &mut Output<'_>,
-    plain: bool,
-) -> Option<()> {
-    let sums = sums.map(|sum| sum.wrapping_sub(excess));
-    if plain {
-        return linear.channels.finish_plain(o, &sums, y.bytes_from(at.wrapping_add(o))?);
-    }
-    for (o, sum) in (o..).zip(sums) {
-        y.put(at.wrapping_add(o), linear.channels.finish(o, sum)?)?;
-    }
-    Some(())
+    let lanes = sums.map(|sum| [sum.low(count), sum.high(count)]);
+    let all = lanes.as_flattened().iter().fold(0i32, |all, &lane| all.wrapping_add(lane));
+    core::array::from_fn(|i| lanes.as_flattened().get(i).filter(|_| P > 1).map_or(all, |&lane| lane).wrapping_mul(8))
 }

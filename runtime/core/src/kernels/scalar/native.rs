@@ -1,11 +1,8 @@
 //! Kernels in the core's own instructions: compilers keep too few of the numbers in registers.
 //!
-//! Functions are written whole (`naked`) and follow the procedure call standard. The same four exist for each core:
-//!
-//! - `four_int8` and `four_int4` take a [`Block`]: filters, one after the other, and the patches of four pixels, eight words
-//!   an octet. They finish the sums.
-//! - `one_int8` and `one_int4`: [`GROUP`] filters, which lie one after the other, with the patch of one pixel; to `out` goes
-//!   a word for each filter: its sum, or the sum of the high lanes of its runs.
+//! Functions are written whole (`naked`), follow the procedure call standard and take a [`Block`]. The same four exist for
+//! each core: `four_int8` and `four_int4` for the patches of four pixels, `one_int8` and `one_int4` for that of one. Outputs
+//! are saturated to 8 bits.
 #![allow(unsafe_code)]
 
 #[cfg(armv6m)]
@@ -22,13 +19,13 @@ use armv7m as own;
 #[cfg(rv32)]
 use rv32 as own;
 
-use super::{LIFT, Runs, WORDS, run_len};
+use super::{LIFT, octet_words, run_len};
 use crate::kernels::channels::Output;
 use crate::kernels::linear::{Linear, Place};
 use crate::kernels::patches::PIXELS;
-use crate::kernels::weights::{GROUP, OCTET, Width};
+use crate::kernels::weights::{OCTET, Width};
 
-/// What a kernel for four pixels reads and writes. It moves the pointers as it goes.
+/// What a kernel reads and writes. It moves the pointers as it goes.
 #[repr(C)]
 struct Block {
     patches: *const u32,
@@ -54,32 +51,39 @@ struct Block {
     starts: [i32; PIXELS],
 }
 
-/// Multiplies the patches of four pixels with filters whose channels are plain, for an output of 8 bits; the sums of each
+/// Multiplies the patches of `P` pixels with filters whose channels are plain, for an output of 8 bits; the sums of each
 /// pixel are `excess` too large.
-pub(super) fn four_pixels<W: Width>(
+pub(super) fn multiply<W: Width, const P: usize>(
     linear: &Linear<'_, W>,
-    patches: &[[u32; WORDS]],
-    excess: [i32; PIXELS],
+    patches: &[u32],
+    excess: [i32; P],
     place: Place,
     y: &mut Output<'_>,
 ) -> Option<()> {
-    let Linear { weights, channels, out_channels, .. } = *linear;
+    let Linear { weights, channels, filter_len, out_channels } = *linear;
     let Place { pixel, first, end } = place;
     let count = end.checked_sub(first).filter(|&count| count > 0)?;
-    let octets = patches.len();
+    let octets = filter_len / OCTET;
     let filters = weights.range(first, end)?;
-    if octets == 0 || W::octets(filters).len() != octets.checked_mul(count)? {
+    let complete = W::octets(filters).len() == octets.checked_mul(count)?
+        && patches.len() == octets.checked_mul(octet_words::<W, P>())?;
+    if octets == 0 || !complete {
         return None;
     }
-    // The lifts of all runs, too, are taken off at the start.
-    let runs = (linear.filter_len / run_len::<W>()) as u32;
-    let lifts = LIFT.map(|lift| runs.wrapping_mul(lift) as i32);
-    let [a, b, c, d] = excess;
-    let starts = [(lifts[0], a), (lifts[1], b), (lifts[0], c), (lifts[1], d)];
+    // What lifts the runs is taken off at the start, too.
+    let lifts = match (W::PACKED, P) {
+        (_, PIXELS) => LIFT.map(|lift| lift.wrapping_mul((filter_len / run_len::<W>()) as u32)),
+        (true, _) => [LIFT[1].wrapping_mul(octets as u32); 2],
+        (false, _) => [0; 2],
+    };
+    let mut starts = [0i32; PIXELS];
+    for ((start, excess), lift) in starts.iter_mut().zip(excess).zip(lifts.into_iter().cycle()) {
+        *start = excess.wrapping_add(lift as i32).wrapping_neg();
+    }
     let y = y.bytes_from(pixel.wrapping_mul(out_channels).wrapping_add(first))?;
-    let reach = out_channels.wrapping_mul(PIXELS - 1).wrapping_add(count);
+    let reach = out_channels.wrapping_mul(P - 1).wrapping_add(count);
     let mut block = Block {
-        patches: patches.as_ptr().cast(),
+        patches: patches.as_ptr(),
         octets,
         filters: filters.as_ptr().cast(),
         bias: channels.bias.get(first..end)?.as_ptr(),
@@ -89,32 +93,19 @@ pub(super) fn four_pixels<W: Width>(
         stride: out_channels,
         count,
         rounding: channels.zero_point.wrapping_mul(2).wrapping_add(1),
-        starts: starts.map(|(lift, excess)| lift.wrapping_add(excess).wrapping_neg()),
+        starts,
     };
-    let kernel = if W::PACKED { own::four_int4 } else { own::four_int8 };
-    // SAFETY: `patches` has eight words for each of `octets` octets, at least one; `filters` has `count` rows of `octets`
-    // octets; `bias`, `mantissas` and `shifts` have `count` elements, at least one; `y` has every byte of `count` neighbours
-    // in each of four pixels `stride` apart. All were checked or sliced to these lengths above. Octets of packed filters are
-    // words, and so aligned.
-    unsafe { kernel(&raw mut block) };
-    channels.clamp_rows(y, [PIXELS, out_channels, count])
-}
-
-/// The sums of four filters, which lie one after the other, with one pixel.
-#[inline(always)]
-pub(super) fn one_pixel<W: Width>(filters: &[W::Unit], patch: &[u32]) -> Option<[i32; GROUP]> {
-    let octets = W::octets(filters).len() / GROUP;
-    let words = if W::PACKED { OCTET / 2 } else { OCTET / 4 };
-    if octets == 0 || patch.len() != octets.checked_mul(words)? {
-        return None;
+    // SAFETY: `patches` has all words of `octets` octets, at least one; `filters` has `count` rows of `octets` octets; `bias`,
+    // `mantissas` and `shifts` have `count` elements, at least one; `y` has every byte of `count` neighbours in each of P
+    // pixels `stride` apart. All were checked or sliced to these lengths above. Octets of packed filters are words, patches
+    // are, and so both are aligned.
+    unsafe {
+        match (W::PACKED, P) {
+            (false, PIXELS) => own::four_int8(&raw mut block),
+            (false, _) => own::one_int8(&raw mut block),
+            (true, PIXELS) => own::four_int4(&raw mut block),
+            (true, _) => own::one_int4(&raw mut block),
+        }
     }
-    let mut out = [0u32; GROUP];
-    let kernel = if W::PACKED { own::one_int4 } else { own::one_int8 };
-    // SAFETY: there are `octets` octets, at least one, of each of four filters and of the patch, of `words` words an octet;
-    // `out` has four words. Octets of packed filters are words, the patch is, and so both are aligned.
-    unsafe { kernel(filters.as_ptr().cast(), patch.as_ptr(), octets, out.as_mut_ptr()) };
-    if !W::PACKED {
-        return Some(out.map(|sum| sum as i32));
-    }
-    Some(out.map(|high| Runs { words: 0, high }.high(octets as u32)))
+    channels.clamp_rows(y, [P, out_channels, count])
 }

@@ -114,6 +114,23 @@ macro_rules! next {
     };
 }
 
+/// Takes the next mantissa's halves to r4 and r5, its shift to r6 and what rounds it to r12, for the block at r0.
+macro_rules! multiplier {
+    () => {
+        concat!(
+            next!("ldr", "r5", "mantissas", "4"),
+            "uxth r4, r5\n",
+            "lsrs r5, r5, #16\n",
+            next!("ldrb", "r6", "shifts", "1"),
+            "ldr r1, [r0, #{rounding}]\n",
+            "subs r6, r6, #2\n",
+            "lsls r1, r6\n",
+            "adds r6, r6, #1\n",
+            "mov r12, r1\n",
+        )
+    };
+}
+
 /// Begins the sums of two pixels with the bias in r4 and the pixels' own starts.
 macro_rules! begin {
     ($words:literal, $high:literal, $first:literal, $second:literal) => {
@@ -162,7 +179,8 @@ macro_rules! requantize {
          eors r1, r0
          7:
          strb r1, [r7]
-         add r7, lr"
+         add r7, lr
+        "
     };
 }
 
@@ -192,15 +210,7 @@ macro_rules! four {
                 "str r3, [r0, #{filters}]",
                 $($line,)*
                 "ldr r0, [sp, #12]",
-                next!("ldr", "r5", "mantissas", "4"),
-                "uxth r4, r5",
-                "lsrs r5, r5, #16",
-                next!("ldrb", "r6", "shifts", "1"),
-                "ldr r1, [r0, #{rounding}]",
-                "subs r6, r6, #2",
-                "lsls r1, r6",
-                "adds r6, r6, #1",
-                "mov r12, r1",
+                multiplier!(),
                 "ldr r7, [r0, #{y}]",
                 "adds r1, r7, #1",
                 "str r1, [r0, #{y}]",
@@ -337,96 +347,171 @@ macro_rules! byte {
     };
 }
 
-/// 113 instructions for 32 products.
-#[unsafe(naked)]
-pub(super) unsafe extern "C" fn one_int8(filters: *const u8, patch: *const u32, octets: usize, out: *mut u32) {
-    naked_asm!(
-        save!(),
-        "lsls r2, r2, #3",
-        "rsbs r6, r2, #0",
-        // Ends of the patch and of the filters.
-        "adds r4, r1, r2",
-        "adds r0, r0, r2",
-        "adds r1, r0, r2",
-        "adds r5, r1, r2",
-        "adds r3, r5, r2",
-        "mov r2, r5",
-        "movs r5, #0",
-        "mov r8, r5",
-        "mov r9, r5",
-        "mov r10, r5",
-        "mov r11, r5",
-        "2:",
-        byte!(),
-        byte!(),
-        byte!(),
-        byte!(),
-        byte!(),
-        byte!(),
-        byte!(),
-        byte!(),
-        "bne 2b",
-        "ldr r0, [sp]",
-        "mov r1, r8",
-        "mov r2, r9",
-        "mov r3, r10",
-        "mov r4, r11",
-        "stm r0!, {{r1, r2, r3, r4}}",
-        restore!(),
-    )
+/// Finishes the next sum of one pixel, in `$sum`, and stores it, for the block at r0; the flags say whether any is left.
+macro_rules! finish_one {
+    ($sum:literal) => {
+        concat!(
+            next!("ldr", "r4", "bias", "4"),
+            "add r4, ",
+            $sum,
+            "\n",
+            "ldr r1, [r0, #{starts}]\n",
+            "adds r4, r4, r1\n",
+            "mov r2, r4\n",
+            multiplier!(),
+            "ldr r7, [r0, #{y}]\n",
+            "movs r1, #1\n",
+            "mov lr, r1\n",
+            "mov r1, r2\n",
+            requantize!(),
+            "ldr r0, [sp]\n",
+            "str r7, [r0, #{y}]\n",
+            "ldr r1, [r0, #{count}]\n",
+            "subs r1, r1, #1\n",
+            "str r1, [r0, #{count}]\n",
+        )
+    };
 }
 
-/// 24 instructions for 8 products.
-#[unsafe(naked)]
-pub(super) unsafe extern "C" fn one_int4(filters: *const u8, patch: *const u32, octets: usize, out: *mut u32) {
-    naked_asm!(
-        save!(),
-        "mov r12, r0",
-        "lsls r2, r2, #4",
-        "adds r2, r1, r2",
-        "mov r10, r2",
-        "mov lr, r1",
-        "movs r0, #4",
-        "mov r11, r0",
-        lifts!("r0", "r1"),
-        "mov r9, r0",
-        "movs r6, #15",
-        "lsls r0, r6, #16",
-        "adds r6, r6, r0",
-        "2:",
-        "mov r7, lr",
-        "movs r0, #0",
-        "mov r8, r0",
-        "3:",
-        "mov r4, r12",
-        "ldm r4!, {{r5}}",
-        "mov r12, r4",
-        "ldm r7!, {{r0, r1, r2, r3}}",
-        "movs r4, r6",
-        "ands r4, r5",
-        "muls r0, r4, r0",
-        nibble!("4"),
-        "muls r1, r4, r1",
-        nibble!("8"),
-        "muls r2, r4, r2",
-        nibble!("12"),
-        "muls r3, r4, r3",
-        "adds r0, r0, r1",
-        "adds r2, r2, r3",
-        "adds r0, r0, r2",
-        "add r0, r9",
-        "lsrs r0, r0, #16",
-        "add r8, r0",
-        "cmp r7, r10",
-        "bne 3b",
-        "ldr r0, [sp]",
-        "mov r1, r8",
-        "stm r0!, {{r1}}",
-        "str r0, [sp]",
-        "mov r0, r11",
-        "subs r0, r0, #1",
-        "mov r11, r0",
-        "bne 2b",
-        restore!(),
-    )
+/// A function that takes a [`Block`], which the stack holds: `$line`s for some filters, until none is left.
+macro_rules! one {
+    ($(#[$doc:meta])* $name:ident, $($line:expr),* $(,)?) => {
+        $(#[$doc])*
+        #[unsafe(naked)]
+        pub(super) unsafe extern "C" fn $name(block: *mut Block) {
+            naked_asm!(
+                "mov r3, r0",
+                save!(),
+                "2:",
+                $($line,)*
+                "beq 8f",
+                "b 2b",
+                "8:",
+                restore!(),
+                patches = const offset_of!(Block, patches),
+                octets = const offset_of!(Block, octets),
+                filters = const offset_of!(Block, filters),
+                bias = const offset_of!(Block, bias),
+                mantissas = const offset_of!(Block, mantissas),
+                shifts = const offset_of!(Block, shifts),
+                y = const offset_of!(Block, y),
+                count = const offset_of!(Block, count),
+                rounding = const offset_of!(Block, rounding),
+                starts = const offset_of!(Block, starts),
+            )
+        }
+    };
+}
+
+/// The end of the filter after that which ends at `$before`, if as many are left as the flags of a comparison say, or the
+/// same again.
+macro_rules! another {
+    ($end:literal, $before:literal, $least:literal) => {
+        concat!(
+            "mov ",
+            $end,
+            ", ",
+            $before,
+            "\n",
+            "cmp r7, #",
+            $least,
+            "\n",
+            "blo 7f\n",
+            "add ",
+            $end,
+            ", r12\n",
+            "7:\n",
+        )
+    };
+}
+
+one! {
+    /// 113 instructions for 32 products: four filters at a time, of which the last may repeat.
+    one_int8,
+    "ldr r5, [r0, #{octets}]",
+    "lsls r5, r5, #3",
+    "mov r12, r5",
+    "rsbs r6, r5, #0",
+    "ldr r4, [r0, #{patches}]",
+    "adds r4, r4, r5",
+    "ldr r7, [r0, #{count}]",
+    "ldr r0, [r0, #{filters}]",
+    // Ends of the filters.
+    "adds r0, r0, r5",
+    another!("r1", "r0", "2"),
+    another!("r2", "r1", "3"),
+    another!("r3", "r2", "4"),
+    "movs r5, #0",
+    "mov r8, r5",
+    "mov r9, r5",
+    "mov r10, r5",
+    "mov r11, r5",
+    "3:",
+    byte!(),
+    byte!(),
+    byte!(),
+    byte!(),
+    byte!(),
+    byte!(),
+    byte!(),
+    byte!(),
+    "bne 3b",
+    "ldr r0, [sp]",
+    "str r3, [r0, #{filters}]",
+    // One branch does not reach that far.
+    finish_one!("r8"),
+    "beq 6f",
+    finish_one!("r9"),
+    "6:",
+    "beq 6f",
+    finish_one!("r10"),
+    "6:",
+    "beq 6f",
+    finish_one!("r11"),
+    "6:",
+}
+
+one! {
+    /// 24 instructions for 8 products.
+    one_int4,
+    "ldr r1, [r0, #{filters}]",
+    "mov r12, r1",
+    "ldr r7, [r0, #{patches}]",
+    "ldr r2, [r0, #{octets}]",
+    "lsls r2, r2, #4",
+    "adds r2, r2, r7",
+    "mov r10, r2",
+    lifts!("r1", "r2"),
+    "mov r9, r1",
+    "movs r6, #15",
+    "lsls r1, r6, #16",
+    "adds r6, r6, r1",
+    "movs r1, #0",
+    "mov r8, r1",
+    "3:",
+    "mov r4, r12",
+    "ldm r4!, {{r5}}",
+    "mov r12, r4",
+    "ldm r7!, {{r0, r1, r2, r3}}",
+    "movs r4, r6",
+    "ands r4, r5",
+    "muls r0, r4, r0",
+    nibble!("4"),
+    "muls r1, r4, r1",
+    nibble!("8"),
+    "muls r2, r4, r2",
+    nibble!("12"),
+    "muls r3, r4, r3",
+    "adds r0, r0, r1",
+    "adds r2, r2, r3",
+    "adds r0, r0, r2",
+    "add r0, r9",
+    "lsrs r0, r0, #16",
+    "add r8, r0",
+    "cmp r7, r10",
+    "bne 3b",
+    "ldr r0, [sp]",
+    "mov r1, r12",
+    "str r1, [r0, #{filters}]",
+    finish_one!("r8"),
 }

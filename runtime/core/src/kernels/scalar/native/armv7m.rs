@@ -6,6 +6,16 @@ use core::mem::offset_of;
 use super::Block;
 use crate::kernels::scalar::LIFTS;
 
+/// Makes r11 [`LIFTS`].
+macro_rules! lifts {
+    () => {
+        "movw r11, #0x7FFF
+         movt r11, #0x7F00"
+    };
+}
+
+const _: () = assert!(LIFTS == 0x7F00_7FFF);
+
 /// Two elements of bytes: the words of both, times the weights, are a run.
 macro_rules! elements {
     () => {
@@ -108,7 +118,7 @@ macro_rules! four {
             naked_asm!(
                 "push {{r0-r2, r4-r11, lr}}",
                 "ldr lr, [r0, #{filters}]",
-                "ldr r11, ={lifts}",
+                lifts!(),
                 "2:",
                 "ldr r1, [r0, #{octets}]",
                 concat!("add r1, lr, r1, lsl #", $shift),
@@ -150,7 +160,6 @@ macro_rules! four {
                 "bne 2b",
                 "add sp, sp, #12",
                 "pop {{r4-r11, pc}}",
-                ".ltorg",
                 patches = const offset_of!(Block, patches),
                 octets = const offset_of!(Block, octets),
                 filters = const offset_of!(Block, filters),
@@ -162,7 +171,6 @@ macro_rules! four {
                 count = const offset_of!(Block, count),
                 rounding = const offset_of!(Block, rounding),
                 starts = const offset_of!(Block, starts),
-                lifts = const LIFTS,
             )
         }
     };
@@ -212,69 +220,161 @@ macro_rules! byte {
     };
 }
 
-/// 74 instructions for 32 products.
-#[unsafe(naked)]
-pub(super) unsafe extern "C" fn one_int8(filters: *const u8, patch: *const u32, octets: usize, out: *mut u32) {
-    naked_asm!(
-        "push {{r4-r11, lr}}",
-        "lsl r2, r2, #3",
-        "add r4, r0, r2",
-        "add r5, r4, r2",
-        "add r6, r5, r2",
-        "add r2, r2, r1",
-        "mov r7, #0",
-        "mov r8, #0",
-        "mov r9, #0",
-        "mov r10, #0",
-        "2:",
-        byte!(),
-        byte!(),
-        byte!(),
-        byte!(),
-        byte!(),
-        byte!(),
-        byte!(),
-        byte!(),
-        "cmp r1, r2",
-        "bne 2b",
-        "stm r3, {{r7, r8, r9, r10}}",
-        "pop {{r4-r11, pc}}",
-    )
+/// Finishes the next sum of one pixel and stores it, for the block at r0; the flags say whether any is left.
+macro_rules! finish_one {
+    ($sum:literal) => {
+        concat!(
+            next!("ldr", "r4", "bias", "4"),
+            "add ",
+            $sum,
+            ", ",
+            $sum,
+            ", r4\n",
+            "ldr r4, [r0, #{starts}]\n",
+            "add ",
+            $sum,
+            ", ",
+            $sum,
+            ", r4\n",
+            next!("ldr", "r4", "mantissas", "4"),
+            "smull r5, ",
+            $sum,
+            ", ",
+            $sum,
+            ", r4\n",
+            next!("ldrsb", "r4", "shifts", "1"),
+            "ldr r6, [r0, #{rounding}]\n",
+            "sub r5, r4, #2\n",
+            "lsl r6, r6, r5\n",
+            "add ",
+            $sum,
+            ", ",
+            $sum,
+            ", r6\n",
+            "sub r4, r4, #1\n",
+            "asr ",
+            $sum,
+            ", ",
+            $sum,
+            ", r4\n",
+            "ssat ",
+            $sum,
+            ", #8, ",
+            $sum,
+            "\n",
+            "ldr r5, [r0, #{y}]\n",
+            "strb ",
+            $sum,
+            ", [r5], #1\n",
+            "str r5, [r0, #{y}]\n",
+            "ldr r4, [r0, #{count}]\n",
+            "subs r4, r4, #1\n",
+            "str r4, [r0, #{count}]\n",
+        )
+    };
 }
 
-/// 16 instructions for 8 products.
-#[unsafe(naked)]
-pub(super) unsafe extern "C" fn one_int4(filters: *const u8, patch: *const u32, octets: usize, out: *mut u32) {
-    naked_asm!(
-        // The stack holds the patch, its end and the end of `out`.
-        "add r2, r1, r2, lsl #4",
-        "push {{r1, r2, r4-r11, lr}}",
-        "add lr, r3, #16",
-        "mov r12, #0x000F000F",
-        "ldr r11, ={lifts}",
-        "2:",
-        "ldr r1, [sp]",
-        "mov r10, #0",
-        "3:",
-        "ldm r1!, {{r4, r5, r6, r7}}",
-        "ldr r8, [r0], #4",
-        "and r9, r12, r8",
-        "mla r4, r4, r9, r11",
-        "and r9, r12, r8, lsr #4",
-        "mla r4, r5, r9, r4",
-        "and r9, r12, r8, lsr #8",
-        "mla r4, r6, r9, r4",
-        "and r9, r12, r8, lsr #12",
-        "mla r4, r7, r9, r4",
-        "add r10, r10, r4, lsr #16",
-        "cmp r1, r2",
-        "bne 3b",
-        "str r10, [r3], #4",
-        "cmp r3, lr",
-        "bne 2b",
-        "add sp, sp, #8",
-        "pop {{r4-r11, pc}}",
-        ".ltorg",
-        lifts = const LIFTS,
-    )
+/// A function that takes a [`Block`], which the stack holds: `$line`s for some filters, until none is left.
+macro_rules! one {
+    ($(#[$doc:meta])* $name:ident, $($line:expr),* $(,)?) => {
+        $(#[$doc])*
+        #[unsafe(naked)]
+        pub(super) unsafe extern "C" fn $name(block: *mut Block) {
+            naked_asm!(
+                "push {{r0, r4-r11, lr}}",
+                "2:",
+                $($line,)*
+                "bne 2b",
+                "8:",
+                "add sp, sp, #4",
+                "pop {{r4-r11, pc}}",
+                patches = const offset_of!(Block, patches),
+                octets = const offset_of!(Block, octets),
+                filters = const offset_of!(Block, filters),
+                bias = const offset_of!(Block, bias),
+                mantissas = const offset_of!(Block, mantissas),
+                shifts = const offset_of!(Block, shifts),
+                y = const offset_of!(Block, y),
+                count = const offset_of!(Block, count),
+                rounding = const offset_of!(Block, rounding),
+                starts = const offset_of!(Block, starts),
+            )
+        }
+    };
+}
+
+one! {
+    /// 74 instructions for 32 products: four filters at a time, of which the last may repeat.
+    one_int8,
+    "mov r3, r0",
+    "ldr r0, [r3, #{filters}]",
+    "ldr r2, [r3, #{octets}]",
+    "ldr r12, [r3, #{count}]",
+    "lsl r2, r2, #3",
+    "mov r4, r0",
+    "cmp r12, #2",
+    "it hs",
+    "addhs r4, r4, r2",
+    "mov r5, r4",
+    "cmp r12, #3",
+    "it hs",
+    "addhs r5, r5, r2",
+    "mov r6, r5",
+    "cmp r12, #4",
+    "it hs",
+    "addhs r6, r6, r2",
+    "ldr r1, [r3, #{patches}]",
+    "add r2, r2, r1",
+    "mov r7, #0",
+    "mov r8, #0",
+    "mov r9, #0",
+    "mov r10, #0",
+    "3:",
+    byte!(),
+    byte!(),
+    byte!(),
+    byte!(),
+    byte!(),
+    byte!(),
+    byte!(),
+    byte!(),
+    "cmp r1, r2",
+    "bne 3b",
+    "ldr r0, [sp]",
+    "str r6, [r0, #{filters}]",
+    finish_one!("r7"),
+    "beq 8f",
+    finish_one!("r8"),
+    "beq 8f",
+    finish_one!("r9"),
+    "beq 8f",
+    finish_one!("r10"),
+}
+
+one! {
+    /// 14 instructions for 8 products.
+    one_int4,
+    "mov r12, #0x000F000F",
+    lifts!(),
+    "ldr r3, [r0, #{filters}]",
+    "ldr r1, [r0, #{patches}]",
+    "ldr r2, [r0, #{octets}]",
+    "add r2, r1, r2, lsl #4",
+    "mov r10, #0",
+    "3:",
+    "ldm r1!, {{r4, r5, r6, r7}}",
+    "ldr r8, [r3], #4",
+    "and r9, r12, r8",
+    "mla r4, r4, r9, r11",
+    "and r9, r12, r8, lsr #4",
+    "mla r4, r5, r9, r4",
+    "and r9, r12, r8, lsr #8",
+    "mla r4, r6, r9, r4",
+    "and r9, r12, r8, lsr #12",
+    "mla r4, r7, r9, r4",
+    "add r10, r10, r4, lsr #16",
+    "cmp r1, r2",
+    "bne 3b",
+    "str r3, [r0, #{filters}]",
+    finish_one!("r10"),
 }
