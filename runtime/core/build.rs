@@ -2,7 +2,9 @@
 //! extension of Arm M-profile cores (dual 16-bit multiply-accumulate), and `cfg(dsp_optional)` where cores of the
 //! architecture may lack it; `cfg(mve)`, their vector extension (Helium), whose kernels take the place of those.
 //! `cfg(vectors)`: cores whose vector unit the compiler may always use, x86-64 and aarch64; `cfg(x86)`: x86-64 with the
-//! standard library, which tells at run time what else a core has.
+//! standard library, which tells at run time what else a core has. `cfg(scalar)`: all other cores; of these,
+//! `cfg(native)`: those with kernels in their own instructions, which are those of `cfg(armv6m)`, `cfg(armv7m)` or
+//! `cfg(rv32)`.
 
 use std::env;
 
@@ -14,9 +16,10 @@ const V8M_WITH_MVE: [&str; 3] = ["cortex-m52", "cortex-m55", "cortex-m85"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(dsp, dsp_optional, mve, vectors, x86)");
+    println!("cargo::rustc-check-cfg=cfg(dsp, dsp_optional, mve, vectors, x86, scalar, native, armv6m, armv7m, rv32)");
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
-    if arch == "x86_64" || arch == "aarch64" {
+    let vectors = arch == "x86_64" || arch == "aarch64";
+    if vectors {
         println!("cargo::rustc-cfg=vectors");
     }
     if arch == "x86_64" && env::var_os("CARGO_FEATURE_STD").is_some() {
@@ -34,5 +37,18 @@ fn main() {
         println!("cargo::rustc-cfg=dsp_optional");
     } else if target.starts_with("thumbv7em") {
         println!("cargo::rustc-cfg=dsp");
+    } else if !vectors {
+        println!("cargo::rustc-cfg=scalar");
+        let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+        let has = |feature| features.split(',').any(|has| has == feature);
+        // Armv8-M has all that its predecessors have; RV32E has half of the registers.
+        let native = match arch.as_str() {
+            "arm" if target.starts_with("thumbv6m") || target.starts_with("thumbv8m.base") => "armv6m",
+            "arm" if target.starts_with("thumbv7m") || target.starts_with("thumbv8m.main") => "armv7m",
+            "riscv32" if has("m") && !has("e") => "rv32",
+            _ => return,
+        };
+        println!("cargo::rustc-cfg=native");
+        println!("cargo::rustc-cfg={native}");
     }
 }

@@ -87,6 +87,23 @@ pub fn requantize(acc: i32, multiplier: Multiplier, zero_point: i32, min: i32, m
     zero_point.saturating_add(multiplier.apply(acc)).max(min).min(max)
 }
 
+/// The high word of `value · mantissa`, `mantissa` being that of a [`Multiplier`].
+#[cfg(scalar)]
+#[inline(always)]
+pub(crate) fn high_product(value: i32, mantissa: i32) -> i32 {
+    if cfg!(not(armv6m)) {
+        return (i64::from(value).wrapping_mul(i64::from(mantissa)) >> 32) as i32;
+    }
+    // The core multiplies 32 bits by 32 to 32: by halves, of which only the high one of `value` has a sign. No sum
+    // overflows.
+    let (value_low, value_high) = (value & 0xFFFF, value >> 16);
+    let (low, high) = (mantissa & 0xFFFF, mantissa >> 16);
+    let lowest = (value_low as u32).wrapping_mul(low as u32) >> 16;
+    let middle = value_high.wrapping_mul(low).wrapping_add(lowest as i32);
+    let rest = value_low.wrapping_mul(high).wrapping_add(middle & 0xFFFF);
+    value_high.wrapping_mul(high).wrapping_add(middle >> 16).wrapping_add(rest >> 16)
+}
+
 /// `round_half_up(value · multiplier / count)`, exactly, saturated to i32; 0 when `count` is 0.
 ///
 /// `round_half_up(v / (count · 2^t)) = ⌊(⌊v / 2^t + (count mod 2) / 2⌋ + ⌊count / 2⌋) / count⌋`, so that only

@@ -59,7 +59,7 @@ impl<'a> Channels<'a> {
     }
 
     /// Clamps `count` neighbouring bytes of each of `pixels` pixels, `stride` bytes apart, that hold all of i8.
-    #[cfg(dsp)]
+    #[cfg(any(dsp, native))]
     pub(super) fn clamp_rows(&self, y: &mut [u8], [pixels, stride, count]: [usize; 3]) -> Option<()> {
         if self.clamp == [-128, 127] {
             return Some(());
@@ -91,6 +91,49 @@ fn plain(shift: i8) -> bool {
     (2..=23).contains(&shift)
 }
 
+/// What finishes the sums of a channel whose multiplier is plain (see [`Channels::are_plain`]): in 32 bits.
+#[cfg(scalar)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Channel {
+    bias: i32,
+    mantissa: i32,
+    /// Half a step, and the zero point.
+    rounding: i32,
+    shift: u32,
+    clamp: [i32; 2],
+}
+
+#[cfg(scalar)]
+impl Channels<'_> {
+    /// What finishes the sums of channel `o`.
+    pub(super) fn channel(&self, o: usize) -> Option<Channel> {
+        let shift = *self.shifts.get(o)? as u32;
+        Some(Channel {
+            bias: *self.bias.get(o)?,
+            mantissa: *self.mantissas.get(o)?,
+            rounding: self.zero_point.wrapping_mul(2).wrapping_add(1) << (shift.wrapping_sub(2) & 31),
+            shift: shift.wrapping_sub(1) & 31,
+            clamp: self.clamp,
+        })
+    }
+}
+
+#[cfg(scalar)]
+impl Channel {
+    /// The same for sums that are `excess` too large.
+    pub(super) fn less(self, excess: i32) -> Self {
+        Self { bias: self.bias.wrapping_sub(excess), ..self }
+    }
+
+    /// Adds the bias to `acc` and requantizes to 8 bits.
+    #[inline(always)]
+    pub(super) fn finish(&self, acc: i32) -> u8 {
+        let high = quant::high_product(acc.wrapping_add(self.bias), self.mantissa);
+        let value = high.wrapping_add(self.rounding) >> self.shift;
+        value.max(self.clamp[0]).min(self.clamp[1]) as u8
+    }
+}
+
 /// Output elements of any dtype.
 pub(crate) struct Output<'a> {
     bytes: &'a mut [u8],
@@ -108,7 +151,7 @@ impl<'a> Output<'a> {
     }
 
     /// Elements of 8 bits from `index` on.
-    #[cfg(any(dsp, mve, x86))]
+    #[cfg(any(dsp, mve, x86, scalar))]
     pub(crate) fn bytes_from(&mut self, index: usize) -> Option<&mut [u8]> {
         self.bytes.get_mut(index..)
     }

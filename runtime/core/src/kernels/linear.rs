@@ -4,7 +4,7 @@ use super::channels::{Channels, Output};
 use super::patches::Patch;
 #[cfg(not(mve))]
 use super::patches::{self, PIXELS};
-#[cfg(not(any(dsp, mve)))]
+#[cfg(vectors)]
 use super::weights::OCTET;
 use super::weights::{Matrix, Width};
 #[cfg(not(mve))]
@@ -92,6 +92,8 @@ impl<W: Width> Linear<'_, W> {
     ) -> Option<()> {
         // Whether this core's own kernel can finish the sums.
         let plain = y.dtype() == DType::I8 && (cfg!(x86) || self.channels.are_plain());
+        #[cfg(scalar)]
+        super::scalar::prepare::<W>(work);
         let mut at = 0usize;
         while at < pixels {
             let place = Place { pixel: place.pixel.wrapping_add(at), ..place };
@@ -103,12 +105,23 @@ impl<W: Width> Linear<'_, W> {
                 self.multiply::<PIXELS>(work, place, y, plain)?;
                 at = at.wrapping_add(PIXELS);
             } else {
-                source.write::<2>(at, Patch::new(words, 0, self.filter_len))?;
+                self.write_one(source, at, words)?;
                 self.multiply::<1>(work, place, y, plain)?;
                 at = at.wrapping_add(1);
             }
         }
         Some(())
+    }
+
+    /// Writes the patch of pixel `at` alone.
+    #[cfg(not(mve))]
+    #[inline(always)]
+    fn write_one(&self, source: &impl Source, at: usize, words: &mut [u32]) -> Option<()> {
+        #[cfg(scalar)]
+        if !W::PACKED {
+            return source.write::<{ patches::lanes::BYTES }>(at, Patch::new(words, 0, self.filter_len));
+        }
+        source.write::<2>(at, Patch::new(words, 0, self.filter_len))
     }
 
     /// Multiplies the patches of `P` pixels with the filters.
@@ -125,7 +138,9 @@ impl<W: Width> Linear<'_, W> {
         if super::x86::available() {
             return super::x86::multiply::<W, P>(self, work, place, y, plain);
         }
-        #[cfg(not(dsp))]
+        #[cfg(scalar)]
+        return super::scalar::multiply::<W, P>(self, work, place, y, plain);
+        #[cfg(vectors)]
         {
             let _ = plain;
             self.multiply_portably::<P>(work, place, y)
@@ -155,7 +170,7 @@ impl<W: Width> Linear<'_, W> {
     }
 
     /// As [`Self::multiply`], on any core and for any output.
-    #[cfg(not(any(dsp, mve)))]
+    #[cfg(vectors)]
     #[inline(never)]
     fn multiply_portably<const P: usize>(&self, work: &[u32], place: Place, y: &mut Output<'_>) -> Option<()> {
         let words = work.get(patches::HEADER..)?.get(..(self.filter_len / 2).wrapping_mul(P))?;
@@ -182,25 +197,6 @@ fn sums<W: Width, const P: usize>(filter: &[W::Unit], words: &[u32]) -> Option<[
         for (i, octet) in octets.iter().enumerate() {
             for (&x, w) in octet.iter().zip(W::octet(filter, i)?) {
                 *sum = sum.wrapping_add(i32::from(x).wrapping_mul(w));
-            }
-        }
-    }
-    Some(sums)
-}
-
-/// The sums of products of a filter with the patches of `P` pixels, which lie in pairs.
-#[cfg(not(any(vectors, dsp, mve)))]
-#[inline(always)]
-fn sums<W: Width, const P: usize>(filter: &[W::Unit], words: &[u32]) -> Option<[i32; P]> {
-    let (pairs, _) = words.as_chunks::<P>();
-    let (octets, _) = pairs.as_chunks::<{ OCTET / 2 }>();
-    let mut sums = [0i32; P];
-    for (i, octet) in octets.iter().enumerate() {
-        let w = W::octet(filter, i)?;
-        for (pixels, [low, high]) in octet.iter().zip([[w[0], w[2]], [w[1], w[3]], [w[4], w[6]], [w[5], w[7]]]) {
-            for (sum, &x) in sums.iter_mut().zip(pixels) {
-                let product = i32::from(x as i16).wrapping_mul(low);
-                *sum = sum.wrapping_add(product).wrapping_add((x as i32 >> 16).wrapping_mul(high));
             }
         }
     }

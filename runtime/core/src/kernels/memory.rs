@@ -81,7 +81,7 @@ pub(crate) fn copy(target: &mut [u8], at: usize, source: &[u8]) -> Option<()> {
 }
 
 /// Clamps elements of 8 bits.
-#[cfg(dsp)]
+#[cfg(any(dsp, native))]
 pub(crate) fn clamp(y: &mut [u8], clamp: [i32; 2]) {
     if clamp == [-128, 127] {
         return;

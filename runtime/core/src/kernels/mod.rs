@@ -33,6 +33,8 @@ mod product;
 #[cfg(feature = "reference")]
 pub mod reference;
 mod requantize;
+#[cfg(scalar)]
+mod scalar;
 mod softmax;
 mod strips;
 mod transpose;

@@ -48,14 +48,26 @@ pub(crate) trait Width: Copy {
     fn params<P: Weighted>(op: &OpView<'_>) -> Result<P, Reason>;
 
     /// Whether two weights share a byte.
-    #[cfg(any(dsp, mve, x86))]
+    #[cfg(any(dsp, mve, x86, scalar))]
     const PACKED: bool;
+
+    /// What holds an octet.
+    #[cfg(scalar)]
+    type Octet;
+
+    /// The octets of a row.
+    #[cfg(scalar)]
+    fn octets(row: &[Self::Unit]) -> &[Self::Octet];
+
+    /// The elements of an octet as they are stored: packed ones are 8 too large.
+    #[cfg(scalar)]
+    fn stored(octet: &Self::Octet) -> [i32; OCTET];
 
     /// Element `k` of a row.
     fn get(row: &[Self::Unit], k: usize) -> Option<i32>;
 
     /// Elements `8i..8i + 8` of a row.
-    #[cfg(not(any(dsp, mve)))]
+    #[cfg(vectors)]
     fn octet(row: &[Self::Unit], i: usize) -> Option<[i32; OCTET]>;
 
     /// All bytes from element `start` on, of weights of a byte each.
@@ -96,7 +108,7 @@ impl<'a, W: Width> Matrix<'a, W> {
     }
 
     /// Rows `first..end`, one after the other.
-    #[cfg(any(dsp, mve, x86))]
+    #[cfg(any(dsp, mve, x86, scalar))]
     pub(crate) fn range(&self, first: usize, end: usize) -> Option<&'a [W::Unit]> {
         self.units.get(first.wrapping_mul(self.stride)..end.wrapping_mul(self.stride))
     }
@@ -128,8 +140,23 @@ fn part<'a, T>(rows: &[&'a [T]; GROUP], start: usize, len: usize) -> Option<[&'a
 impl Width for Int8 {
     type Unit = i8;
 
-    #[cfg(any(dsp, mve, x86))]
+    #[cfg(any(dsp, mve, x86, scalar))]
     const PACKED: bool = false;
+
+    #[cfg(scalar)]
+    type Octet = [i8; OCTET];
+
+    #[cfg(scalar)]
+    #[inline(always)]
+    fn octets(row: &[i8]) -> &[[i8; OCTET]] {
+        row.as_chunks().0
+    }
+
+    #[cfg(scalar)]
+    #[inline(always)]
+    fn stored(octet: &[i8; OCTET]) -> [i32; OCTET] {
+        octet.map(i32::from)
+    }
 
     fn row_units(len: usize) -> usize {
         len
@@ -158,7 +185,7 @@ impl Width for Int8 {
         }
     }
 
-    #[cfg(not(any(dsp, mve)))]
+    #[cfg(vectors)]
     #[inline(always)]
     fn octet(row: &[i8], i: usize) -> Option<[i32; OCTET]> {
         let (octets, _) = row.as_chunks::<OCTET>();
@@ -244,8 +271,23 @@ impl Int4 {
 impl Width for Int4 {
     type Unit = u32;
 
-    #[cfg(any(dsp, mve, x86))]
+    #[cfg(any(dsp, mve, x86, scalar))]
     const PACKED: bool = true;
+
+    #[cfg(scalar)]
+    type Octet = u32;
+
+    #[cfg(scalar)]
+    #[inline(always)]
+    fn octets(row: &[u32]) -> &[u32] {
+        row
+    }
+
+    #[cfg(scalar)]
+    #[inline(always)]
+    fn stored(&octet: &u32) -> [i32; OCTET] {
+        core::array::from_fn(|k| (octet >> place(k as u32) & 15) as i32)
+    }
 
     fn row_units(len: usize) -> usize {
         len.div_ceil(PER_WORD)
@@ -272,7 +314,7 @@ impl Width for Int4 {
         core::array::from_fn(|i| decode(half >> place(i as u32)) as i8)
     }
 
-    #[cfg(not(any(dsp, mve)))]
+    #[cfg(vectors)]
     #[inline(always)]
     fn octet(row: &[u32], i: usize) -> Option<[i32; OCTET]> {
         row.get(i).map(|&word| core::array::from_fn(|k| decode(word >> place(k as u32))))

@@ -15,6 +15,8 @@ pub(crate) struct Core {
     pub(crate) target: &'static str,
     /// The core that the compiler is told, if the target does not say.
     pub(crate) cpu: Option<&'static str>,
+    /// The profile's `opt-level`, in TOML: what the kernels of the core are the fastest with (see the README).
+    pub(crate) optimization: &'static str,
     pub(crate) emulator: Emulator,
 }
 
@@ -49,24 +51,32 @@ const fn arm(
     machine: &'static str,
     target: &'static str,
     cpu: Option<&'static str>,
+    optimization: &'static str,
 ) -> Core {
-    Core { name, title, machine, target, cpu, emulator: Emulator::Arm }
+    Core { name, title, machine, target, cpu, optimization, emulator: Emulator::Arm }
 }
+
+/// For cores whose kernels are in Rust.
+const SPEED: &str = "3";
+
+/// For cores whose kernels are in the core's own instructions.
+const SIZE: &str = "\"s\"";
 
 pub(crate) static CORES: [Core; 7] = [
     // No machine with this core has the memory: its code runs on the next larger core.
-    arm("m0plus", "Cortex-M0+ (Armv6-M code on Cortex-M3)", "mps2-an385", "thumbv6m-none-eabi", None),
-    arm("m3", "Cortex-M3", "mps2-an385", "thumbv7m-none-eabi", None),
-    arm("m4", "Cortex-M4", "mps2-an386", "thumbv7em-none-eabihf", Some("cortex-m4")),
-    arm("m7", "Cortex-M7", "mps2-an500", "thumbv7em-none-eabihf", Some("cortex-m7")),
-    arm("m33", "Cortex-M33", "mps2-an505", "thumbv8m.main-none-eabihf", Some("cortex-m33")),
-    arm("m55", "Cortex-M55", "mps3-an547", "thumbv8m.main-none-eabihf", Some("cortex-m55")),
+    arm("m0plus", "Cortex-M0+ (Armv6-M code on Cortex-M3)", "mps2-an385", "thumbv6m-none-eabi", None, SPEED),
+    arm("m3", "Cortex-M3", "mps2-an385", "thumbv7m-none-eabi", None, SPEED),
+    arm("m4", "Cortex-M4", "mps2-an386", "thumbv7em-none-eabihf", Some("cortex-m4"), SIZE),
+    arm("m7", "Cortex-M7", "mps2-an500", "thumbv7em-none-eabihf", Some("cortex-m7"), SIZE),
+    arm("m33", "Cortex-M33", "mps2-an505", "thumbv8m.main-none-eabihf", Some("cortex-m33"), SIZE),
+    arm("m55", "Cortex-M55", "mps3-an547", "thumbv8m.main-none-eabihf", Some("cortex-m55"), SIZE),
     Core {
         name: "rv32imac",
         title: "RV32IMAC",
         machine: "virt",
         target: "riscv32imac-unknown-none-elf",
         cpu: None,
+        optimization: SPEED,
         emulator: Emulator::RiscV32,
     },
 ];

@@ -72,6 +72,7 @@ impl Work {
             .args(["build", "--quiet", "--release", "--package", "qemu-cores", "--bin", PROGRAM])
             .args(["--target", core.target, "--target-dir"])
             .arg(&self.target)
+            .args(["--config", &format!("profile.release.opt-level={}", core.optimization)])
             .current_dir(workspace())
             .env("EQUANT_MACHINE", core.machine)
             // What this build was told is not for that target.

@@ -2,20 +2,28 @@
 //! order in which filters lie.
 //!
 //! Four pixels are multiplied together, so that every weight is read and prepared once for all of them; pixels left over
-//! have patches of their own. How patches lie in work memory is up to the core: [`pairs`], [`rows`] or [`bytes`]. Elements without
-//! a weight hold anything: they meet weights of 0.
+//! have patches of their own. How patches lie in work memory is up to the core: [`pairs`], [`rows`], [`lanes`] or [`bytes`].
+//! Elements without a weight hold anything: they meet weights of 0.
 
 #[cfg(mve)]
 mod bytes;
-#[cfg(not(any(vectors, mve)))]
+#[cfg(scalar)]
+pub(crate) mod lanes;
+#[cfg(dsp)]
 mod pairs;
+#[cfg(any(dsp, scalar))]
+mod quads;
 #[cfg(vectors)]
 mod rows;
 
 #[cfg(mve)]
 pub(crate) use bytes::Patch;
-#[cfg(not(any(vectors, mve)))]
-pub(crate) use pairs::Patch;
+#[cfg(scalar)]
+use lanes as layout;
+#[cfg(dsp)]
+use pairs as layout;
+#[cfg(any(dsp, scalar))]
+pub(crate) use quads::Patch;
 #[cfg(vectors)]
 pub(crate) use rows::Patch;
 
@@ -51,6 +59,7 @@ pub const fn patches_len(filter_len: usize, pixels: usize) -> usize {
 }
 
 /// Elements 0 and 2, and elements 1 and 3.
+#[cfg(not(scalar))]
 #[inline(always)]
 pub(crate) fn widened(quad: [i8; 4]) -> [u32; 2] {
     #[cfg(dsp)]

@@ -1,75 +1,18 @@
-//! Patches in pairs, for cores with dual 16-bit multipliers: octet by octet of a filter. An octet is four rows of a word for
-//! each pixel, and a word a pair of elements: 0 and 2, 1 and 3, 4 and 6, 5 and 7 (see [`crate::kernels`]).
+//! Quads for cores with dual 16-bit multipliers: two rows of a word for each pixel, and a word a pair of elements, 0 and 2
+//! or 1 and 3, in halves of a word: those that lie together in 4-bit weights (see [`crate::kernels`]).
 
 use super::widened;
+use crate::kernels::dsp;
 
-/// One pixel's place in patches. `W` is twice the number of pixels: words of a quad.
-pub(crate) struct Patch<'a, const W: usize> {
-    quads: &'a mut [[u32; W]],
-    pixel: usize,
-}
-
-impl<'a, const W: usize> Patch<'a, W> {
-    /// The place of `pixel` in `words`, for filters of any length.
-    pub(crate) fn new(words: &'a mut [u32], pixel: usize, _filter_len: usize) -> Self {
-        Self { quads: words.as_chunks_mut().0, pixel }
-    }
-
-    /// Writes `value` everywhere.
-    pub(crate) fn fill(&mut self, value: i8) {
-        for quad in self.quads.iter_mut() {
-            put(quad, self.pixel, [value; 4]);
-        }
-    }
-
-    /// Writes `x` from quad `at` on; what is left of its last quad is filled with `rest`.
-    #[inline(always)]
-    pub(crate) fn write(&mut self, at: usize, x: &[i8], rest: i8) -> Option<()> {
-        let (whole, last) = x.as_chunks::<4>();
-        self.write_quads(at, whole)?;
-        if !last.is_empty() {
-            self.write_part(at.wrapping_add(whole.len()), 0, last, rest)?;
-        }
-        Some(())
-    }
-
-    /// Writes whole quads from quad `at` on.
-    #[inline(always)]
-    pub(crate) fn write_quads(&mut self, at: usize, x: &[[i8; 4]]) -> Option<()> {
-        let quads = self.quads.get_mut(at..at.wrapping_add(x.len()))?;
-        #[cfg(dsp)]
-        return crate::kernels::dsp::widen(x, quads, self.pixel);
-        #[cfg(not(dsp))]
-        {
-            for (quad, &x) in quads.iter_mut().zip(x) {
-                put(quad, self.pixel, x);
-            }
-            Some(())
-        }
-    }
-
-    /// As [`Self::write`], beginning after `skipped` elements of quad `at` that hold `rest` too.
-    #[inline(never)]
-    pub(crate) fn write_after(&mut self, at: usize, skipped: usize, x: &[i8], rest: i8) -> Option<()> {
-        let (first, later) = x.split_at_checked(4usize.wrapping_sub(skipped).min(x.len()))?;
-        self.write_part(at, skipped, first, rest)?;
-        self.write(at.wrapping_add(1), later, rest)
-    }
-
-    /// Writes quad `at`: `x` after `skipped` elements, `rest` elsewhere.
-    fn write_part(&mut self, at: usize, skipped: usize, x: &[i8], rest: i8) -> Option<()> {
-        let mut filled = [rest; 4];
-        for (slot, &x) in filled.iter_mut().skip(skipped).zip(x) {
-            *slot = x;
-        }
-        put(self.quads.get_mut(at)?, self.pixel, filled);
-        Some(())
-    }
+/// Writes quads of one pixel, as many as there are.
+#[inline(always)]
+pub(super) fn write<const W: usize>(quads: &mut [[u32; W]], pixel: usize, x: &[[i8; 4]]) -> Option<()> {
+    dsp::widen(x, quads, pixel)
 }
 
 /// Writes a quad of one pixel.
 #[inline(always)]
-fn put<const W: usize>(quad: &mut [u32; W], pixel: usize, x: [i8; 4]) {
+pub(super) fn put<const W: usize>(quad: &mut [u32; W], pixel: usize, x: [i8; 4]) {
     let [even, odd] = widened(x);
     let (evens, odds) = quad.split_at_mut(W / 2);
     if let (Some(even_slot), Some(odd_slot)) = (evens.get_mut(pixel), odds.get_mut(pixel)) {

@@ -1,0 +1,168 @@
+//! Strips in bytes: a pixel is a word of four elements `x + 128`, since all cores load bytes without a sign. Weights are
+//! widened to words, channel by channel.
+
+use super::{Output, QUAD, Quad, Shape, Strip};
+use crate::kernels::channels::Channel;
+use crate::plan::DType;
+
+/// A pixel.
+pub(super) type Cell = u32;
+
+/// 128 in all bytes: instead of added, it may be taken as a difference of bits.
+const OFFSETS: u32 = 0x8080_8080;
+
+/// A pixel of these channels.
+#[inline(always)]
+pub(super) fn cell(quad: [i8; QUAD]) -> Cell {
+    u32::from_le_bytes(quad.map(|x| x as u8)) ^ OFFSETS
+}
+
+/// Work memory as pixels.
+pub(super) fn cells(words: &mut [u32]) -> &mut [Cell] {
+    words
+}
+
+/// Pixels of the four bytes at the start of every `distance` bytes of `x`, for each of `to`.
+#[inline(always)]
+pub(super) fn cells_apart(x: &[i8], distance: usize, to: &mut [Cell]) -> Option<()> {
+    // Words, where they are aligned.
+    let (words, _) = x.as_chunks::<4>();
+    match bytemuck::try_cast_slice::<_, u32>(words) {
+        Ok(words) if distance % 4 == 0 => {
+            for (pixel, words) in to.iter_mut().zip(words.chunks((distance / 4).max(1))) {
+                *pixel = words.first()? ^ OFFSETS;
+            }
+        }
+        _ => {
+            for (pixel, x) in to.iter_mut().zip(x.chunks(distance.max(1))) {
+                *pixel = cell(*x.first_chunk()?);
+            }
+        }
+    }
+    Some(())
+}
+
+impl Strip<'_> {
+    /// Sets the weights from bytes that lie `distance` apart for each tap; `None` if a tap has not four of them.
+    pub(crate) fn set_byte_weights(&mut self, x: &[i8], distance: usize) -> Option<()> {
+        self.set_weights(|tap| x.get(tap.wrapping_mul(distance)..)?.first_chunk().copied())
+    }
+
+    /// Sets the weights from those of each tap.
+    pub(crate) fn set_weights(&mut self, tap: impl Fn(usize) -> Option<[i8; 4]>) -> Option<()> {
+        let taps = self.weights.len() / QUAD;
+        let (first, rest) = self.weights.split_at_mut_checked(taps)?;
+        let (second, rest) = rest.split_at_mut_checked(taps)?;
+        let (third, fourth) = rest.split_at_mut_checked(taps)?;
+        for (i, (((a, b), c), d)) in first.iter_mut().zip(second).zip(third).zip(fourth).enumerate() {
+            let weights = tap(i)?.map(|w| i32::from(w) as u32);
+            [*a, *b, *c, *d] = weights;
+        }
+        Some(())
+    }
+
+    /// Sets what finishes the sums in the core's own kernel: none here.
+    pub(crate) fn set_channels(&mut self, _quad: &Quad<'_>) {}
+
+    /// Computes [`Self::rows_at_once`] rows of outputs, the first of which begins with row `top` of the padded input:
+    /// pixels from `pixel` on with `distance` channels.
+    pub(crate) fn run(
+        &self,
+        top: usize,
+        quad: &Quad<'_>,
+        [pixel, distance]: [usize; 2],
+        y: &mut Output<'_>,
+    ) -> Option<()> {
+        let plain = quad.plain && y.dtype() == DType::I8;
+        let Shape { kernel, strides, outputs: [_, outputs] } = self.shape;
+        let slots = self.slots(top)?;
+        for (lane, weights) in self.weights.chunks(self.weights.len() / QUAD).enumerate().take(quad.lanes) {
+            let o = quad.first.wrapping_add(lane);
+            let excess = weights.iter().fold(0u32, |sum, &w| sum.wrapping_add(w)).wrapping_mul(128) as i32;
+            let at = pixel.wrapping_mul(distance).wrapping_add(o);
+            if plain && kernel == [3, 3] {
+                let channel = quad.channels.channel(o)?.less(excess);
+                self.run_3x3(slots, lane, weights.first_chunk()?, &channel, y.bytes_from(at)?, distance)?;
+                continue;
+            }
+            for i in 0..self.rows_at_once().wrapping_mul(outputs) {
+                let row = i.checked_div(outputs)?;
+                let left = i.wrapping_sub(row.wrapping_mul(outputs)).wrapping_mul(strides[1]);
+                let top = top.wrapping_add(row.wrapping_mul(strides[0]));
+                let sum = self.sum([top, left], lane, weights)?.wrapping_sub(excess);
+                y.put(at.wrapping_add(i.wrapping_mul(distance)), quad.channels.finish(o, sum)?)?;
+            }
+        }
+        Some(())
+    }
+
+    /// Where the first three rows of a window lie that begins with row `top` of the padded input.
+    fn slots(&self, top: usize) -> Option<[usize; 3]> {
+        let mut slot = top.checked_rem(self.rows)?;
+        Some(core::array::from_fn(|_| {
+            let start = slot.wrapping_mul(self.columns);
+            slot = slot.wrapping_add(1);
+            if slot == self.rows {
+                slot = 0;
+            }
+            start
+        }))
+    }
+
+    /// Computes rows of outputs of one channel, byte `lane` of the pixels, with a kernel of three by three: the first from
+    /// rows of pixels at `slots`.
+    #[inline(never)]
+    fn run_3x3(
+        &self,
+        slots: [usize; 3],
+        lane: usize,
+        weights: &[u32; 9],
+        channel: &Channel,
+        y: &mut [u8],
+        distance: usize,
+    ) -> Option<()> {
+        let Shape { strides: [down, right], outputs: [_, outputs], .. } = self.shape;
+        let pixels: &[[u8; QUAD]] = bytemuck::try_cast_slice(self.pixels).ok()?;
+        let (weights, _) = weights.as_chunks::<3>();
+        let mut y = y.chunks_mut(distance.max(1));
+        for row in 0..self.rows_at_once() {
+            let first = row.wrapping_mul(down).wrapping_mul(self.columns);
+            let [a, b, c] = slots.map(|slot| {
+                let start = slot.wrapping_add(first);
+                pixels.get(start..start.wrapping_add(self.columns))
+            });
+            let rows = [a?, b?, c?];
+            for i in 0..outputs {
+                let at = i.wrapping_mul(right);
+                let mut sum = 0u32;
+                for (row, weights) in rows.iter().zip(weights) {
+                    let pixels: &[_; 3] = row.get(at..)?.first_chunk()?;
+                    for (pixel, &weight) in pixels.iter().zip(weights) {
+                        sum = sum.wrapping_add(u32::from(*pixel.get(lane)?).wrapping_mul(weight));
+                    }
+                }
+                *y.next()?.first_mut()? = channel.finish(sum as i32);
+            }
+        }
+        Some(())
+    }
+
+    /// Row `row` of the padded input.
+    #[inline(always)]
+    fn row(&self, row: usize) -> Option<&[[u8; QUAD]]> {
+        let start = row.checked_rem(self.rows)?.wrapping_mul(self.columns);
+        bytemuck::try_cast_slice(self.pixels.get(start..start.wrapping_add(self.columns))?).ok()
+    }
+
+    /// The sum of the window that begins at row `top` and column `left` of the padded input.
+    fn sum(&self, [top, left]: [usize; 2], lane: usize, weights: &[u32]) -> Option<i32> {
+        let mut sum = 0u32;
+        for (ky, weights) in weights.chunks(self.shape.kernel[1].max(1)).enumerate() {
+            let row = self.row(top.wrapping_add(ky))?.get(left..)?.get(..weights.len())?;
+            for (pixel, &weight) in row.iter().zip(weights) {
+                sum = sum.wrapping_add(u32::from(*pixel.get(lane)?).wrapping_mul(weight));
+            }
+        }
+        Some(sum as i32)
+    }
+}
