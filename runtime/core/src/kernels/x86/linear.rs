@@ -127,8 +127,8 @@ unsafe fn sums<W: Width, const P: usize, const F: usize>(operands: Operands) -> 
             let w: [__m256i; F] = core::array::from_fn(|f| weights::<W>(filters.add(f * len), octet));
             for p in 0..P {
                 let x = _mm256_loadu_si256(patches.add((p * octets + octet) * OCTET).cast());
-                for f in 0..F {
-                    acc[f][p] = _mm256_add_epi32(acc[f][p], _mm256_madd_epi16(x, w[f]));
+                for (sums, &w) in acc.iter_mut().zip(&w) {
+                    sums[p] = _mm256_add_epi32(sums[p], _mm256_madd_epi16(x, w));
                 }
             }
         }
@@ -140,9 +140,8 @@ unsafe fn sums<W: Width, const P: usize, const F: usize>(operands: Operands) -> 
             let w: [__m128i; F] = core::array::from_fn(|f| last_weights::<W>(filters.add(f * len), octet));
             for p in 0..P {
                 let x = _mm_loadu_si128(patches.add((p * octets + octet) * OCTET).cast());
-                for f in 0..F {
-                    let products = _mm256_zextsi128_si256(_mm_madd_epi16(x, w[f]));
-                    acc[f][p] = _mm256_add_epi32(acc[f][p], products);
+                for (sums, &w) in acc.iter_mut().zip(&w) {
+                    sums[p] = _mm256_add_epi32(sums[p], _mm256_zextsi128_si256(_mm_madd_epi16(x, w)));
                 }
             }
         }
