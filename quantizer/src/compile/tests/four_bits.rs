@@ -48,8 +48,8 @@ fn the_plan_does_not_depend_on_the_container() {
     // Three layers behind each other carry a step of one on.
     let packed = check(&mut network(DataType::I4, 0, 7), 40.0);
     assert_eq!(packed.operators, PACKED);
-    // Rows of 27, 10 and 560 weights, each filled up to words of eight.
-    assert_eq!(packed.map.flash.weights, 10 * 16 + 9 * 8 + 7 * 280);
+    // Filters of three rows of 9 weights, each filled up to 12, and of 560; taps of 10 channels; all in words of eight.
+    assert_eq!(packed.map.flash.weights, 10 * 20 + 9 * 8 + 7 * 280);
     assert_eq!(packed.notes, [""; 0]);
     for (dtype, zero) in [(DataType::I8, 0), (DataType::U4, 8), (DataType::U8, 128), (DataType::I8, 5)] {
         let other = network(dtype, zero, 7).compile().unwrap();
@@ -94,16 +94,16 @@ fn weights_beyond_four_bits_from_the_zero_point_are_widened() {
 
 #[test]
 fn short_rows_stay_bytes() {
-    // Four weights to a row would fill a word each, as many bytes as they take now.
+    // Four channels of a tap would fill a word, as many bytes as they take now.
     let mut net = Net::new(3);
-    let x = net.input("x", &[1, 4]);
-    let values: Vec<i32> = (0..20).map(|i| i % 16 - 8).collect();
-    let w = net.weights_of(DataType::I4, &[5, 4], &values, 0, 0);
-    let y = net.node("Gemm", &[&x, &w], &[("transB", Attr::Int(1))]);
+    let x = net.input("x", &[1, 4, 5, 5]);
+    let values: Vec<i32> = (0..36).map(|i| i % 16 - 8).collect();
+    let w = net.weights_of(DataType::I4, &[4, 1, 3, 3], &values, 0, 0);
+    let y = net.node("Conv", &[&x, &w], &[("group", Attr::Int(4))]);
     let y = net.q(&y, 0.002, 0, DataType::I8);
     net.output(&y);
     let compiled = check(&mut net, STEP);
-    assert_eq!((compiled.operators, compiled.map.flash.weights), (vec![OpKind::FullyConnected], 20));
+    assert_eq!((compiled.operators, compiled.map.flash.weights), (vec![OpKind::DepthwiseConv2d], 36));
 }
 
 /// A MatMul of weights `[32, 6]` with these scales, in blocks of eight along the depth if there are four for each output.
