@@ -74,3 +74,16 @@ macro_rules! conformance {
 }
 
 conformance!(portable, AllOperators);
+
+/// Plans to fuzz with, two of each kind: to be written anew when the format changes.
+#[test]
+#[ignore = "writes files: cargo test --release -p equant-runtime --test conformance -- --ignored"]
+fn write_the_corpus_of_plans() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus/plan");
+    for (kind, seed) in OpKind::ALL.into_iter().flat_map(|kind| [(kind, 1), (kind, 2)]) {
+        let mut choices = support::Draws::new(seed, Vec::new());
+        let choices = (0..64).map(|_| choices.noise() as u32 % 5).collect();
+        let case = support::case(kind, &mut support::Draws::new(seed, choices));
+        std::fs::write(folder.join(format!("{}_{seed}.plan", kind.name())), &case.image()[..]).unwrap();
+    }
+}
