@@ -7,7 +7,7 @@
 //!   [`Session::input_mut`] takes them. The file's length decides the number of runs.
 //! - `OUTPUTS`: written: for each run, the raw bytes of the model's outputs, as [`Session::output`] gives them.
 //! - `HASHES`: written: for each run and each operator in execution order, the [`fnv1a`] of the bytes of its
-//!   outputs (one little-endian u64; the digests of several outputs are hashed in turn).
+//!   result (one little-endian u64).
 //!
 //! The program exits with [`OK`], [`REFUSED`] or [`FILES`] and says why on standard error.
 
@@ -142,7 +142,7 @@ fn create(what: &'static str, name: &str) -> Result<File, Error> {
     files::create(name).map_err(|error| Error::File { what, error })
 }
 
-/// Writes a digest of every operator's outputs.
+/// Writes a digest of every operator's result.
 struct Hashes<'p, 'f> {
     plan: Plan<'p>,
     file: &'f mut File,
@@ -151,16 +151,9 @@ struct Hashes<'p, 'f> {
 
 impl Profile for Hashes<'_, '_> {
     fn after(&mut self, op: &OpView<'_>, arena: &[u8]) {
-        let digest = |i| self.plan.output(op, i).ok().and_then(|y| bytes(arena, &y)).map_or(0, fnv1a);
-        let mut digests = (0..op.output_count()).map(digest);
-        let first = digests.next().unwrap_or(0);
-        let all = digests.fold(first, |all, digest| {
-            let mut pair = [0u8; 16];
-            pair[..8].copy_from_slice(&all.to_le_bytes());
-            pair[8..].copy_from_slice(&digest.to_le_bytes());
-            fnv1a(&pair)
-        });
-        if let Err(error) = self.file.write_all(&all.to_le_bytes()) {
+        // What lies in the memory an operator works in, its second output, is up to the core.
+        let digest = self.plan.output(op, 0).ok().and_then(|y| bytes(arena, &y)).map_or(0, fnv1a);
+        if let Err(error) = self.file.write_all(&digest.to_le_bytes()) {
             self.error.get_or_insert(error);
         }
     }
