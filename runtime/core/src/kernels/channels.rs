@@ -95,11 +95,11 @@ fn plain(shift: i8) -> bool {
 #[cfg(scalar)]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Channel {
-    bias: i32,
-    mantissa: i32,
+    pub(super) bias: i32,
+    pub(super) mantissa: i32,
     /// Half a step, and the zero point.
-    rounding: i32,
-    shift: u32,
+    pub(super) rounding: i32,
+    pub(super) shift: u32,
     clamp: [i32; 2],
 }
 

@@ -7,6 +7,9 @@
 mod native;
 mod portable;
 
+#[cfg(native)]
+pub(super) use native::Windows;
+
 use super::channels::Output;
 use super::linear::{Linear, Place};
 use super::patches::{HEADER, PIXELS};
@@ -108,17 +111,24 @@ pub(super) fn multiply<W: Width, const P: usize>(
 
 /// Eight times the sum of each pixel's elements, which lie in lanes: what packed weights, stored as w + 8, make too much.
 fn excess<const P: usize>(patches: &[u32]) -> [i32; P] {
+    let lanes = if P == PIXELS { lanes::<WORDS>(patches) } else { lanes::<{ OCTET / 2 }>(patches) };
+    if P == PIXELS {
+        return core::array::from_fn(|i| lanes[i % PIXELS].wrapping_mul(8));
+    }
+    [lanes.iter().fold(0i32, |sum, &lane| sum.wrapping_add(lane)).wrapping_mul(8); P]
+}
+
+/// The sums of both lanes of even words, and of odd ones; a run has `N` words.
+fn lanes<const N: usize>(words: &[u32]) -> [i32; 4] {
+    let (runs, _) = words.as_chunks::<N>();
     let mut sums = [Runs::default(); 2];
-    let runs = patches.chunks(WORDS);
-    let count = runs.len() as u32;
     for run in runs {
-        // Even words, and odd ones: of four pixels, the first two and the others.
-        let (pairs, _) = run.as_chunks::<2>();
         for (i, sum) in sums.iter_mut().enumerate() {
+            let (pairs, _) = run.as_chunks::<2>();
             sum.add(pairs.iter().fold(0u32, |run, words| run.wrapping_add(words[i])));
         }
     }
-    let lanes = sums.map(|sum| [sum.low(count), sum.high(count)]);
-    let all = lanes.as_flattened().iter().fold(0i32, |all, &lane| all.wrapping_add(lane));
-    core::array::from_fn(|i| lanes.as_flattened().get(i).filter(|_| P > 1).map_or(all, |&lane| lane).wrapping_mul(8))
+    let count = runs.len() as u32;
+    let [a, b] = sums;
+    [a.low(count), a.high(count), b.low(count), b.high(count)]
 }

@@ -1,8 +1,8 @@
 //! Kernels in the core's own instructions: compilers keep too few of the numbers in registers.
 //!
-//! Functions are written whole (`naked`), follow the procedure call standard and take a [`Block`]. The same four exist for
-//! each core: `four_int8` and `four_int4` for the patches of four pixels, `one_int8` and `one_int4` for that of one. Outputs
-//! are saturated to 8 bits.
+//! Functions are written whole (`naked`) and follow the procedure call standard. The same five exist for each core:
+//! `four_int8` and `four_int4` for the patches of four pixels and `one_int8` and `one_int4` for that of one take a [`Block`],
+//! `depthwise_3x3` takes a [`Lane`]. Outputs are saturated to 8 bits.
 #![allow(unsafe_code)]
 
 #[cfg(armv6m)]
@@ -20,7 +20,7 @@ use armv7m as own;
 use rv32 as own;
 
 use super::{LIFT, octet_words, run_len};
-use crate::kernels::channels::Output;
+use crate::kernels::channels::{Channel, Output};
 use crate::kernels::linear::{Linear, Place};
 use crate::kernels::patches::PIXELS;
 use crate::kernels::weights::{OCTET, Width};
@@ -108,4 +108,82 @@ pub(super) fn multiply<W: Width, const P: usize>(
         }
     }
     channels.clamp_rows(y, [P, out_channels, count])
+}
+
+/// Windows of three by three over strips of four channels, a byte of a word each (see [`crate::kernels::strips`]).
+pub(in crate::kernels) struct Windows<'s> {
+    pub(in crate::kernels) pixels: &'s [u32],
+    /// Where the rows of the first window begin.
+    pub(in crate::kernels) rows: [usize; 3],
+    /// From a window to the next, and from a row of windows to the next.
+    pub(in crate::kernels) right: usize,
+    pub(in crate::kernels) down: usize,
+    /// Rows of windows, and windows of a row.
+    pub(in crate::kernels) outputs: [usize; 2],
+}
+
+/// What the kernel of one channel reads and writes.
+#[repr(C)]
+struct Lane {
+    /// The low and the high half of the mantissa.
+    halves: [i32; 2],
+    shift: u32,
+    y: *mut u8,
+    /// Outputs of the row that are left, at least 1.
+    count: usize,
+    /// Rows that are left, at least 1.
+    rows: usize,
+    /// Outputs of a row.
+    outputs: usize,
+    /// Distance of the outputs in bytes.
+    distance: usize,
+    /// Distance of the windows in bytes.
+    step: usize,
+    /// From a row's last window, and a step, to the next row's first, in bytes.
+    next: usize,
+    weights: *const u32,
+    pixels: [*const u8; 3],
+    bias: i32,
+    mantissa: i32,
+    rounding: i32,
+}
+
+impl Windows<'_> {
+    /// Computes the outputs of channel `lane`, `distance` bytes apart: saturated to 8 bits, whatever the channel's clamp.
+    pub(in crate::kernels) fn run(
+        &self,
+        lane: usize,
+        weights: &[u32; 9],
+        channel: &Channel,
+        y: &mut [u8],
+        distance: usize,
+    ) -> Option<()> {
+        let [rows, outputs] = self.outputs;
+        let (last_row, last) = (rows.checked_sub(1)?, outputs.checked_sub(1)?);
+        let reach = last_row.wrapping_mul(self.down).wrapping_add(last.wrapping_mul(self.right)).wrapping_add(3);
+        let windows = self.rows.map(|start| self.pixels.get(start..)?.get(..reach));
+        let [a, b, c] = windows;
+        let bytes = |row: &[u32]| row.as_ptr().cast::<u8>().wrapping_add(lane % size_of::<u32>());
+        let y = y.get_mut(..=rows.wrapping_mul(outputs).wrapping_sub(1).wrapping_mul(distance))?;
+        let mut lane = Lane {
+            halves: [channel.mantissa & 0xFFFF, channel.mantissa >> 16],
+            shift: channel.shift,
+            y: y.as_mut_ptr(),
+            count: outputs,
+            rows,
+            outputs,
+            distance,
+            step: self.right.wrapping_mul(size_of::<u32>()),
+            next: self.down.wrapping_sub(outputs.wrapping_mul(self.right)).wrapping_mul(size_of::<u32>()),
+            weights: weights.as_ptr(),
+            pixels: [bytes(a?), bytes(b?), bytes(c?)],
+            bias: channel.bias,
+            mantissa: channel.mantissa,
+            rounding: channel.rounding,
+        };
+        // SAFETY: a row of pixels reaches as far as the third of the last window, and `pixels` point into its first; there are
+        // nine weights; `y` has a byte for each of rows · outputs outputs, at least one, `distance` apart.
+        unsafe { own::depthwise_3x3(&raw mut lane) };
+        Some(())
+    }
 }

@@ -2,7 +2,9 @@
 //! widened to words, channel by channel.
 
 use super::{Output, QUAD, Quad, Shape, Strip};
-use crate::kernels::channels::Channel;
+#[cfg(native)]
+use crate::kernels::scalar::Windows;
+#[cfg(native)]
 use crate::plan::DType;
 
 /// A pixel.
@@ -73,76 +75,54 @@ impl Strip<'_> {
         [pixel, distance]: [usize; 2],
         y: &mut Output<'_>,
     ) -> Option<()> {
-        let plain = quad.plain && y.dtype() == DType::I8;
         let Shape { kernel, strides, outputs: [_, outputs] } = self.shape;
-        let slots = self.slots(top)?;
+        let at = pixel.wrapping_mul(distance).wrapping_add(quad.first);
+        let count = self.rows_at_once().wrapping_mul(outputs);
+        #[cfg(native)]
+        if quad.plain && y.dtype() == DType::I8 && kernel == [3, 3] {
+            let y = y.bytes_from(at)?;
+            self.run_3x3(top, quad, y, distance)?;
+            return quad.channels.clamp_rows(y, [count, distance, QUAD]);
+        }
         for (lane, weights) in self.weights.chunks(self.weights.len() / QUAD).enumerate().take(quad.lanes) {
-            let o = quad.first.wrapping_add(lane);
-            let excess = weights.iter().fold(0u32, |sum, &w| sum.wrapping_add(w)).wrapping_mul(128) as i32;
-            let at = pixel.wrapping_mul(distance).wrapping_add(o);
-            if plain && kernel == [3, 3] {
-                let channel = quad.channels.channel(o)?.less(excess);
-                self.run_3x3(slots, lane, weights.first_chunk()?, &channel, y.bytes_from(at)?, distance)?;
-                continue;
-            }
-            for i in 0..self.rows_at_once().wrapping_mul(outputs) {
+            for i in 0..count {
                 let row = i.checked_div(outputs)?;
                 let left = i.wrapping_sub(row.wrapping_mul(outputs)).wrapping_mul(strides[1]);
                 let top = top.wrapping_add(row.wrapping_mul(strides[0]));
-                let sum = self.sum([top, left], lane, weights)?.wrapping_sub(excess);
-                y.put(at.wrapping_add(i.wrapping_mul(distance)), quad.channels.finish(o, sum)?)?;
+                let sum = self.sum([top, left], lane, kernel, weights)?;
+                let value = quad.channels.finish(quad.first.wrapping_add(lane), sum)?;
+                y.put(at.wrapping_add(i.wrapping_mul(distance)).wrapping_add(lane), value)?;
             }
         }
         Some(())
     }
 
-    /// Where the first three rows of a window lie that begins with row `top` of the padded input.
-    fn slots(&self, top: usize) -> Option<[usize; 3]> {
+    /// As [`Self::run`] with a kernel of three by three, channel by channel in the core's own instructions: `y` begins with
+    /// the first output.
+    #[cfg(native)]
+    fn run_3x3(&self, top: usize, quad: &Quad<'_>, y: &mut [u8], distance: usize) -> Option<()> {
+        // Where the rows of the first windows begin.
         let mut slot = top.checked_rem(self.rows)?;
-        Some(core::array::from_fn(|_| {
+        let rows = core::array::from_fn(|_| {
             let start = slot.wrapping_mul(self.columns);
             slot = slot.wrapping_add(1);
             if slot == self.rows {
                 slot = 0;
             }
             start
-        }))
-    }
-
-    /// Computes rows of outputs of one channel, byte `lane` of the pixels, with a kernel of three by three: the first from
-    /// rows of pixels at `slots`.
-    #[inline(never)]
-    fn run_3x3(
-        &self,
-        slots: [usize; 3],
-        lane: usize,
-        weights: &[u32; 9],
-        channel: &Channel,
-        y: &mut [u8],
-        distance: usize,
-    ) -> Option<()> {
+        });
         let Shape { strides: [down, right], outputs: [_, outputs], .. } = self.shape;
-        let pixels: &[[u8; QUAD]] = bytemuck::try_cast_slice(self.pixels).ok()?;
-        let (weights, _) = weights.as_chunks::<3>();
-        let mut y = y.chunks_mut(distance.max(1));
-        for row in 0..self.rows_at_once() {
-            let first = row.wrapping_mul(down).wrapping_mul(self.columns);
-            let [a, b, c] = slots.map(|slot| {
-                let start = slot.wrapping_add(first);
-                pixels.get(start..start.wrapping_add(self.columns))
-            });
-            let rows = [a?, b?, c?];
-            for i in 0..outputs {
-                let at = i.wrapping_mul(right);
-                let mut sum = 0u32;
-                for (row, weights) in rows.iter().zip(weights) {
-                    let pixels: &[_; 3] = row.get(at..)?.first_chunk()?;
-                    for (pixel, &weight) in pixels.iter().zip(weights) {
-                        sum = sum.wrapping_add(u32::from(*pixel.get(lane)?).wrapping_mul(weight));
-                    }
-                }
-                *y.next()?.first_mut()? = channel.finish(sum as i32);
-            }
+        let windows = Windows {
+            pixels: self.pixels,
+            rows,
+            right,
+            down: down.wrapping_mul(self.columns),
+            outputs: [self.rows_at_once(), outputs],
+        };
+        let (weights, _) = self.weights.as_chunks();
+        for (lane, weights) in weights.iter().enumerate().take(QUAD) {
+            let channel = quad.channels.channel(quad.first.wrapping_add(lane))?.less(excess(weights));
+            windows.run(lane, weights, &channel, y.get_mut(lane..)?, distance)?;
         }
         Some(())
     }
@@ -155,14 +135,19 @@ impl Strip<'_> {
     }
 
     /// The sum of the window that begins at row `top` and column `left` of the padded input.
-    fn sum(&self, [top, left]: [usize; 2], lane: usize, weights: &[u32]) -> Option<i32> {
+    fn sum(&self, [top, left]: [usize; 2], lane: usize, [_, kernel_w]: [usize; 2], weights: &[u32]) -> Option<i32> {
         let mut sum = 0u32;
-        for (ky, weights) in weights.chunks(self.shape.kernel[1].max(1)).enumerate() {
+        for (ky, weights) in weights.chunks(kernel_w.max(1)).enumerate() {
             let row = self.row(top.wrapping_add(ky))?.get(left..)?.get(..weights.len())?;
             for (pixel, &weight) in row.iter().zip(weights) {
                 sum = sum.wrapping_add(u32::from(*pixel.get(lane)?).wrapping_mul(weight));
             }
         }
-        Some(sum as i32)
+        Some((sum as i32).wrapping_sub(excess(weights)))
     }
+}
+
+/// What 128 in every element makes a sum too large.
+fn excess(weights: &[u32]) -> i32 {
+    weights.iter().fold(0u32, |sum, &w| sum.wrapping_add(w)).wrapping_mul(128) as i32
 }

@@ -3,7 +3,7 @@
 use core::arch::naked_asm;
 use core::mem::offset_of;
 
-use super::Block;
+use super::{Block, Lane};
 use crate::kernels::scalar::LIFTS;
 
 /// Saves all registers that functions must keep, and r3, which becomes the first word of the stack.
@@ -515,3 +515,90 @@ one! {
     "str r1, [r0, #{filters}]",
     finish_one!("r8"),
 }
+
+/// Multiplies the pixel at `$pixel` with the weight at r0 and `$weight`, and adds the product to r6.
+macro_rules! tap {
+    ($pixel:literal, $weight:literal) => {
+        concat!(
+            "ldrb r4, [", $pixel, "]\n",
+            "ldr r5, [r0, #", $weight, "]\n",
+            "muls r4, r5, r4\n",
+            "adds r6, r6, r4\n",
+        )
+    };
+}
+
+/// 81 instructions for an output.
+#[unsafe(naked)]
+pub(super) unsafe extern "C" fn depthwise_3x3(lane: *mut Lane) {
+    naked_asm!(
+        save!(),
+        "mov r8, r0",
+        "ldr r1, [r0, #{bias}]",
+        "mov r9, r1",
+        "ldr r1, [r0, #{step}]",
+        "mov r10, r1",
+        "ldr r1, [r0, #{weights}]",
+        "mov r11, r1",
+        "ldr r1, [r0, #{rounding}]",
+        "mov r12, r1",
+        "ldr r1, [r0, #{distance}]",
+        "mov lr, r1",
+        "ldr r1, [r0, #{pixels}]",
+        "ldr r2, [r0, #{pixels} + 4]",
+        "ldr r3, [r0, #{pixels} + 8]",
+        "2:",
+        "mov r0, r11",
+        "mov r6, r9",
+        tap!("r1", "0"),
+        tap!("r1, #4", "4"),
+        tap!("r1, #8", "8"),
+        tap!("r2", "12"),
+        tap!("r2, #4", "16"),
+        tap!("r2, #8", "20"),
+        tap!("r3", "24"),
+        tap!("r3, #4", "28"),
+        tap!("r3, #8", "32"),
+        "add r1, r10",
+        "add r2, r10",
+        "add r3, r10",
+        "push {{r1, r2, r3}}",
+        "mov r1, r6",
+        "mov r0, r8",
+        // The mantissa's halves, the shift and the output.
+        "ldm r0!, {{r4, r5, r6, r7}}",
+        requantize!(),
+        "mov r0, r8",
+        "str r7, [r0, #{y}]",
+        "pop {{r1, r2, r3}}",
+        "ldr r4, [r0, #{count}]",
+        "subs r4, r4, #1",
+        "str r4, [r0, #{count}]",
+        "bne 2b",
+        // The next row.
+        "ldr r4, [r0, #{next}]",
+        "adds r1, r1, r4",
+        "adds r2, r2, r4",
+        "adds r3, r3, r4",
+        "ldr r4, [r0, #{outputs}]",
+        "str r4, [r0, #{count}]",
+        "ldr r4, [r0, #{rows}]",
+        "subs r4, r4, #1",
+        "str r4, [r0, #{rows}]",
+        "bne 2b",
+        restore!(),
+        weights = const offset_of!(Lane, weights),
+        pixels = const offset_of!(Lane, pixels),
+        y = const offset_of!(Lane, y),
+        count = const offset_of!(Lane, count),
+        distance = const offset_of!(Lane, distance),
+        step = const offset_of!(Lane, step),
+        next = const offset_of!(Lane, next),
+        bias = const offset_of!(Lane, bias),
+        rounding = const offset_of!(Lane, rounding),
+        rows = const offset_of!(Lane, rows),
+        outputs = const offset_of!(Lane, outputs),
+    )
+}
+
+const _: () = assert!(offset_of!(Lane, halves) == 0 && offset_of!(Lane, shift) == 8 && offset_of!(Lane, y) == 12);

@@ -3,7 +3,7 @@
 use core::arch::naked_asm;
 use core::mem::offset_of;
 
-use super::Block;
+use super::{Block, Lane};
 use crate::kernels::scalar::LIFTS;
 
 /// Makes r11 [`LIFTS`].
@@ -377,4 +377,89 @@ one! {
     "bne 3b",
     "str r3, [r0, #{filters}]",
     finish_one!("r10"),
+}
+
+/// Multiplies the three pixels at `$row` with the next weights; the sum so far is in `$sum`.
+macro_rules! taps {
+    ($row:literal, $sum:literal) => {
+        concat!(
+            "ldm r0!, {{r4, r5, r6}}\n",
+            "ldrb r7, [",
+            $row,
+            "]\n",
+            "mla r8, r7, r4, ",
+            $sum,
+            "\n",
+            "ldrb r7, [",
+            $row,
+            ", #4]\n",
+            "mla r8, r7, r5, r8\n",
+            "ldrb r7, [",
+            $row,
+            ", #8]\n",
+            "mla r8, r7, r6, r8\n",
+        )
+    };
+}
+
+/// 35 instructions for an output. The stack holds what the kernel takes, the shift, the step and the distance.
+#[unsafe(naked)]
+pub(super) unsafe extern "C" fn depthwise_3x3(lane: *mut Lane) {
+    naked_asm!(
+        "ldr r1, [r0, #{shift}]",
+        "ldr r2, [r0, #{step}]",
+        "ldr r3, [r0, #{distance}]",
+        "push {{r0-r11, lr}}",
+        "ldr r9, [r0, #{y}]",
+        "ldr r11, [r0, #{mantissa}]",
+        "ldr r12, [r0, #{bias}]",
+        "ldr lr, [r0, #{rounding}]",
+        "ldr r10, [r0, #{outputs}]",
+        "add r4, r0, #{pixels}",
+        "ldm r4, {{r1, r2, r3}}",
+        "ldr r0, [r0, #{weights}]",
+        "2:",
+        taps!("r1", "r12"),
+        taps!("r2", "r8"),
+        taps!("r3", "r8"),
+        "sub r0, r0, #36",
+        "smull r7, r8, r8, r11",
+        "ldrd r4, r5, [sp, #4]",
+        "ldr r6, [sp, #12]",
+        "add r8, r8, lr",
+        "asr r8, r8, r4",
+        "ssat r8, #8, r8",
+        "strb r8, [r9]",
+        "add r9, r9, r6",
+        "add r1, r1, r5",
+        "add r2, r2, r5",
+        "add r3, r3, r5",
+        "subs r10, r10, #1",
+        "bne 2b",
+        // The next row.
+        "ldr r4, [sp]",
+        "ldr r5, [r4, #{next}]",
+        "add r1, r1, r5",
+        "add r2, r2, r5",
+        "add r3, r3, r5",
+        "ldr r10, [r4, #{outputs}]",
+        "ldr r5, [r4, #{rows}]",
+        "subs r5, r5, #1",
+        "str r5, [r4, #{rows}]",
+        "bne 2b",
+        "add sp, sp, #16",
+        "pop {{r4-r11, pc}}",
+        weights = const offset_of!(Lane, weights),
+        pixels = const offset_of!(Lane, pixels),
+        y = const offset_of!(Lane, y),
+        distance = const offset_of!(Lane, distance),
+        step = const offset_of!(Lane, step),
+        next = const offset_of!(Lane, next),
+        bias = const offset_of!(Lane, bias),
+        mantissa = const offset_of!(Lane, mantissa),
+        rounding = const offset_of!(Lane, rounding),
+        shift = const offset_of!(Lane, shift),
+        rows = const offset_of!(Lane, rows),
+        outputs = const offset_of!(Lane, outputs),
+    )
 }

@@ -3,7 +3,7 @@
 use core::arch::naked_asm;
 use core::mem::offset_of;
 
-use super::Block;
+use super::{Block, Lane};
 use crate::kernels::scalar::LIFTS;
 
 /// Tells the assembler what the core has: functions written whole are assembled for the least core of the architecture.
@@ -632,4 +632,116 @@ one! {
     "addi a1, a1, 16",
     advance!("4"),
     "bne a1, a2, 3b",
+}
+
+/// Multiplies the pixel at `$pixel` with `$weight`, and adds the product to the sum.
+macro_rules! tap {
+    ($pixel:literal, $weight:literal) => {
+        concat!("lbu t4, ", $pixel, "\nmul t4, t4, ", $weight, "\nadd t5, t5, t4\n")
+    };
+}
+
+/// 39 instructions for an output.
+#[unsafe(naked)]
+pub(super) unsafe extern "C" fn depthwise_3x3(lane: *mut Lane) {
+    naked_asm!(
+        extensions!(),
+        "addi sp, sp, -48",
+        "sw s0, 0(sp)",
+        "sw s1, 4(sp)",
+        "sw s2, 8(sp)",
+        "sw s3, 12(sp)",
+        "sw s4, 16(sp)",
+        "sw s5, 20(sp)",
+        "sw s6, 24(sp)",
+        "sw s7, 28(sp)",
+        "sw s8, 32(sp)",
+        "sw s9, 36(sp)",
+        "sw s10, 40(sp)",
+        "lw t4, {weights}(a0)",
+        "lw s0, 0(t4)",
+        "lw s1, 4(t4)",
+        "lw s2, 8(t4)",
+        "lw s3, 12(t4)",
+        "lw s4, 16(t4)",
+        "lw s5, 20(t4)",
+        "lw s6, 24(t4)",
+        "lw s7, 28(t4)",
+        "lw s8, 32(t4)",
+        "li s9, -128",
+        "li s10, 127",
+        "lw a1, {pixels}(a0)",
+        "lw a2, {pixels} + 4(a0)",
+        "lw a3, {pixels} + 8(a0)",
+        "lw a4, {y}(a0)",
+        "lw a5, {distance}(a0)",
+        "lw a6, {step}(a0)",
+        "lw t0, {bias}(a0)",
+        "lw t1, {mantissa}(a0)",
+        "lw t2, {rounding}(a0)",
+        "lw t3, {shift}(a0)",
+        "lw t6, {rows}(a0)",
+        "2:",
+        "lw a7, {outputs}(a0)",
+        "3:",
+        "lbu t4, 0(a1)",
+        "mul t4, t4, s0",
+        "add t5, t0, t4",
+        tap!("4(a1)", "s1"),
+        tap!("8(a1)", "s2"),
+        tap!("0(a2)", "s3"),
+        tap!("4(a2)", "s4"),
+        tap!("8(a2)", "s5"),
+        tap!("0(a3)", "s6"),
+        tap!("4(a3)", "s7"),
+        tap!("8(a3)", "s8"),
+        "mulh t5, t5, t1",
+        "add t5, t5, t2",
+        "sra t5, t5, t3",
+        "bge t5, s9, 7f",
+        "mv t5, s9",
+        "7:",
+        "bge s10, t5, 7f",
+        "mv t5, s10",
+        "7:",
+        "sb t5, 0(a4)",
+        "add a4, a4, a5",
+        "add a1, a1, a6",
+        "add a2, a2, a6",
+        "add a3, a3, a6",
+        "addi a7, a7, -1",
+        "bnez a7, 3b",
+        "lw t4, {next}(a0)",
+        "add a1, a1, t4",
+        "add a2, a2, t4",
+        "add a3, a3, t4",
+        "addi t6, t6, -1",
+        "bnez t6, 2b",
+        "lw s0, 0(sp)",
+        "lw s1, 4(sp)",
+        "lw s2, 8(sp)",
+        "lw s3, 12(sp)",
+        "lw s4, 16(sp)",
+        "lw s5, 20(sp)",
+        "lw s6, 24(sp)",
+        "lw s7, 28(sp)",
+        "lw s8, 32(sp)",
+        "lw s9, 36(sp)",
+        "lw s10, 40(sp)",
+        "addi sp, sp, 48",
+        "ret",
+        ".option pop",
+        weights = const offset_of!(Lane, weights),
+        pixels = const offset_of!(Lane, pixels),
+        y = const offset_of!(Lane, y),
+        distance = const offset_of!(Lane, distance),
+        step = const offset_of!(Lane, step),
+        next = const offset_of!(Lane, next),
+        bias = const offset_of!(Lane, bias),
+        mantissa = const offset_of!(Lane, mantissa),
+        rounding = const offset_of!(Lane, rounding),
+        shift = const offset_of!(Lane, shift),
+        rows = const offset_of!(Lane, rows),
+        outputs = const offset_of!(Lane, outputs),
+    )
 }
