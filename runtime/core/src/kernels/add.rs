@@ -185,7 +185,7 @@ mod halves {
             let start = (1i64 << (p.shift - 1)) + (i64::from(y.zero_point) << p.shift) - zeros;
             // High sums stay below 2^30 + 3 · 2^21, low ones below 2^25.
             let (a, b, start) = (halves(a_factor)?, halves(b_factor)?, halves(start)?);
-            Some(Self { a, b, start, shift: (p.shift - 16) as u32, clamp: p.clamp })
+            Some(Self { a, b, start, shift: p.shift - 16, clamp: p.clamp })
         }
 
         /// Runs the operator, block by block, which are read before they are written.

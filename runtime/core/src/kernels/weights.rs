@@ -108,7 +108,7 @@ impl<'a, W: Width> Matrix<'a, W> {
     }
 
     /// Rows `first..end`, one after the other.
-    #[cfg(any(dsp, mve, x86, scalar))]
+    #[cfg(any(dsp, mve, x86, native))]
     pub(crate) fn range(&self, first: usize, end: usize) -> Option<&'a [W::Unit]> {
         self.units.get(first.wrapping_mul(self.stride)..end.wrapping_mul(self.stride))
     }

@@ -53,7 +53,7 @@ pub(super) fn put<const W: usize>(quad: &mut [u32; W], pixel: usize, x: [i8; 4])
             for (words, x) in elements.iter_mut().zip(x) {
                 let [first, second] = words;
                 let slot = if pixel < 2 { first } else { second };
-                *slot = if pixel % 2 == 0 { i32::from(x) as u32 } else { raise(i32::from(*slot as i16), x) };
+                *slot = if pixel.is_multiple_of(2) { i32::from(x) as u32 } else { raise(i32::from(*slot as i16), x) };
             }
         }
     }

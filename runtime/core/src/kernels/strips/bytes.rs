@@ -4,7 +4,6 @@
 use super::{Output, QUAD, Quad, Shape, Strip};
 #[cfg(native)]
 use crate::kernels::scalar::Windows;
-#[cfg(native)]
 use crate::plan::DType;
 
 /// A pixel.
@@ -30,7 +29,7 @@ pub(super) fn cells_apart(x: &[i8], distance: usize, to: &mut [Cell]) -> Option<
     // Words, where they are aligned.
     let (words, _) = x.as_chunks::<4>();
     match bytemuck::try_cast_slice::<_, u32>(words) {
-        Ok(words) if distance % 4 == 0 => {
+        Ok(words) if distance.is_multiple_of(4) => {
             for (pixel, words) in to.iter_mut().zip(words.chunks((distance / 4).max(1))) {
                 *pixel = words.first()? ^ OFFSETS;
             }
@@ -75,23 +74,29 @@ impl Strip<'_> {
         [pixel, distance]: [usize; 2],
         y: &mut Output<'_>,
     ) -> Option<()> {
-        let Shape { kernel, strides, outputs: [_, outputs] } = self.shape;
+        let Shape { strides, outputs: [_, outputs], .. } = self.shape;
         let at = pixel.wrapping_mul(distance).wrapping_add(quad.first);
         let count = self.rows_at_once().wrapping_mul(outputs);
+        let plain = quad.plain && y.dtype() == DType::I8;
         #[cfg(native)]
-        if quad.plain && y.dtype() == DType::I8 && kernel == [3, 3] {
+        if plain && self.shape.kernel == [3, 3] {
             let y = y.bytes_from(at)?;
             self.run_3x3(top, quad, y, distance)?;
             return quad.channels.clamp_rows(y, [count, distance, QUAD]);
         }
-        for (lane, weights) in self.weights.chunks(self.weights.len() / QUAD).enumerate().take(quad.lanes) {
+        for (lane, weights) in self.weights.chunks((self.weights.len() / QUAD).max(1)).enumerate().take(quad.lanes) {
+            let (o, at) = (quad.first.wrapping_add(lane), at.wrapping_add(lane));
+            let excess = excess(weights);
+            let channel = if plain { Some(quad.channels.channel(o)?.less(excess)) } else { None };
             for i in 0..count {
                 let row = i.checked_div(outputs)?;
                 let left = i.wrapping_sub(row.wrapping_mul(outputs)).wrapping_mul(strides[1]);
                 let top = top.wrapping_add(row.wrapping_mul(strides[0]));
-                let sum = self.sum([top, left], lane, kernel, weights)?;
-                let value = quad.channels.finish(quad.first.wrapping_add(lane), sum)?;
-                y.put(at.wrapping_add(i.wrapping_mul(distance)).wrapping_add(lane), value)?;
+                let (at, sum) = (at.wrapping_add(i.wrapping_mul(distance)), self.sum([top, left], lane, weights)?);
+                match &channel {
+                    Some(channel) => *y.bytes_from(at)?.first_mut()? = channel.finish(sum),
+                    None => y.put(at, quad.channels.finish(o, sum.wrapping_sub(excess))?)?,
+                }
             }
         }
         Some(())
@@ -134,16 +139,16 @@ impl Strip<'_> {
         bytemuck::try_cast_slice(self.pixels.get(start..start.wrapping_add(self.columns))?).ok()
     }
 
-    /// The sum of the window that begins at row `top` and column `left` of the padded input.
-    fn sum(&self, [top, left]: [usize; 2], lane: usize, [_, kernel_w]: [usize; 2], weights: &[u32]) -> Option<i32> {
+    /// The sum of the window that begins at row `top` and column `left` of the padded input; it is [`excess`] too large.
+    fn sum(&self, [top, left]: [usize; 2], lane: usize, weights: &[u32]) -> Option<i32> {
         let mut sum = 0u32;
-        for (ky, weights) in weights.chunks(kernel_w.max(1)).enumerate() {
+        for (ky, weights) in weights.chunks(self.shape.kernel[1].max(1)).enumerate() {
             let row = self.row(top.wrapping_add(ky))?.get(left..)?.get(..weights.len())?;
             for (pixel, &weight) in row.iter().zip(weights) {
                 sum = sum.wrapping_add(u32::from(*pixel.get(lane)?).wrapping_mul(weight));
             }
         }
-        Some((sum as i32).wrapping_sub(excess(weights)))
+        Some(sum as i32)
     }
 }
 
