@@ -101,9 +101,9 @@ impl<'w> Strip<'w> {
         Some(Self { channels, weights, pixels: cells(pixels), shape, rows: shape.rows(), columns: shape.read(1) })
     }
 
-    /// Rows of outputs that are computed at once.
+    /// Rows of outputs that are computed at once, at least one.
     pub(crate) fn rows_at_once(&self) -> usize {
-        if self.shape.whole() { self.shape.outputs[0] } else { 1 }
+        if self.shape.whole() { self.shape.outputs[0].max(1) } else { 1 }
     }
 
     /// Fills row `row` of the padded input: `input` begins with the channels of the first pixel of `width` that lie
