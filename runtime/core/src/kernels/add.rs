@@ -4,6 +4,8 @@ use super::{binary, memory};
 use crate::error::Reason;
 use crate::op::{AddParams, OpKind};
 use crate::operator::Operator;
+#[cfg(any(dsp, mve, x86))]
+use crate::plan::{DType, TensorRecord};
 use crate::plan::{OpView, Plan};
 
 /// `y = clamp(zero_point_y + round_half_up(((a − zero_point_a)·a_factor + (b − zero_point_b)·b_factor) / 2^shift))`.
@@ -37,7 +39,7 @@ impl Operator for Add {
         let [a_zero, b_zero, y_zero] = [a, b, y].map(|tensor| i32::from(tensor.zero_point));
         let (a_factor, b_factor) = (i64::from(p.a_factor), i64::from(p.b_factor));
         #[cfg(any(dsp, mve, x86))]
-        if let Some(done) = bytes::run(&p, [&a, &b, &y], arena) {
+        if let Some(done) = run_bytes(&p, [&a, &b, &y], arena) {
             return done;
         }
         #[cfg(scalar)]
@@ -58,95 +60,43 @@ impl Operator for Add {
     }
 }
 
-/// Sums of 8-bit tensors of one length in the core's own instructions.
+/// `y = clamp(⌊(start + a · factors[0] + b · factors[1]) / 2^shift⌋)`, element by element; sums are below 2^39.
 #[cfg(any(dsp, mve, x86))]
-mod bytes {
-    use crate::error::Reason;
-    #[cfg(dsp)]
-    use crate::kernels::dsp::{self, Sums};
-    use crate::kernels::memory;
-    #[cfg(mve)]
-    use crate::kernels::mve::{self, Sums};
-    #[cfg(x86)]
-    use crate::kernels::x86;
-    use crate::op::AddParams;
-    use crate::plan::{DType, TensorRecord};
+pub(super) struct Sums {
+    /// What every sum begins with.
+    pub(super) start: i64,
+    /// Not negative.
+    pub(super) factors: [i32; 2],
+    pub(super) shift: u32,
+    pub(super) clamp: [i32; 2],
+}
 
+/// Sums of 8-bit tensors of one length in the core's own instructions. `None` where these cannot do it.
+#[cfg(any(dsp, mve, x86))]
+fn run_bytes(p: &AddParams, [a, b, y]: [&TensorRecord; 3], arena: &mut [u8]) -> Option<Result<(), Reason>> {
     /// Shifts that the core's kernel does.
     const SHIFTS: core::ops::Range<u32> = if cfg!(mve) { 16..40 } else { 8..40 };
-
-    /// Runs the operator, if its sums stay below 2^39.
-    pub(super) fn run(p: &AddParams, [a, b, y]: [&TensorRecord; 3], arena: &mut [u8]) -> Option<Result<(), Reason>> {
-        let tensors = [a, b, y];
-        let len = memory::elements(y);
-        let fits = tensors.iter().all(|tensor| tensor.dtype == DType::I8 && memory::elements(tensor) == len)
-            && !a.is_const()
-            && !b.is_const()
-            && SHIFTS.contains(&p.shift);
-        if !fits {
-            return None;
-        }
-        let zeros = i64::from(a.zero_point) * i64::from(p.a_factor) + i64::from(b.zero_point) * i64::from(p.b_factor);
-        let start = (1i64 << (p.shift - 1)) + (i64::from(y.zero_point) << p.shift) - zeros;
-        // The largest magnitude of a sum: 128 of each factor.
-        let most = start.unsigned_abs() + 128 * (u64::from(p.a_factor as u32) + u64::from(p.b_factor as u32));
-        if most >= 1 << 39 {
-            return None;
-        }
-        let offsets = tensors.map(|tensor| tensor.offset as usize);
-        #[cfg(x86)]
-        return x86::available().then(|| eights(arena, offsets, len, start, p).ok_or(Reason::TensorBounds));
-        #[cfg(mve)]
-        {
-            let sums = Sums { start, factors: [p.a_factor, p.b_factor], shift: p.shift, clamp: p.clamp };
-            Some(mve::add(arena, offsets, len, &sums).ok_or(Reason::TensorBounds))
-        }
-        #[cfg(dsp)]
-        {
-            let sums = Sums { start: start << 24, factors: [p.a_factor, p.b_factor], shift: p.shift - 8 };
-            Some(quads(arena, offsets, len, &sums, p.clamp).ok_or(Reason::TensorBounds))
-        }
+    let (tensors, len) = ([a, b, y], memory::elements(y));
+    let alike = tensors.iter().all(|tensor| tensor.dtype == DType::I8 && memory::elements(tensor) == len);
+    if !alike || a.is_const() || b.is_const() || !SHIFTS.contains(&p.shift) {
+        return None;
     }
-
-    /// Elements in blocks that are copied out, since the output may take an input's place.
-    #[cfg(x86)]
-    fn eights(arena: &mut [u8], offsets: [usize; 3], len: usize, start: i64, p: &AddParams) -> Option<()> {
-        const LEN: usize = 256;
-        let mut blocks = [[0i8; LEN]; 3];
-        for at in (0..len).step_by(LEN) {
-            let count = LEN.min(len - at);
-            let [a, b, y] = &mut blocks;
-            for (block, offset) in [&mut *a, &mut *b].into_iter().zip(offsets) {
-                let source = memory::as_i8(arena.get(offset + at..)?.get(..count)?).ok()?;
-                block.get_mut(..count)?.copy_from_slice(source);
-            }
-            // What lies behind the last element is computed and dropped.
-            x86::add([a, b], y, start, [p.a_factor, p.b_factor], p.shift, p.clamp);
-            let y: &[u8] = bytemuck::try_cast_slice(y.get(..count)?).ok()?;
-            arena.get_mut(offsets[2] + at..)?.get_mut(..count)?.copy_from_slice(y);
-        }
-        Some(())
+    let zeros = i64::from(a.zero_point) * i64::from(p.a_factor) + i64::from(b.zero_point) * i64::from(p.b_factor);
+    let start = (1i64 << (p.shift - 1)) + (i64::from(y.zero_point) << p.shift) - zeros;
+    // The largest magnitude of a sum: 128 of each factor.
+    let most = start.unsigned_abs() + 128 * (u64::from(p.a_factor as u32) + u64::from(p.b_factor as u32));
+    if most >= 1 << 39 {
+        return None;
     }
-
+    let sums = Sums { start, factors: [p.a_factor, p.b_factor], shift: p.shift, clamp: p.clamp };
+    let offsets = tensors.map(|tensor| tensor.offset as usize);
     #[cfg(dsp)]
-    fn quads(arena: &mut [u8], offsets: [usize; 3], len: usize, sums: &Sums, clamp: [i32; 2]) -> Option<()> {
-        let (whole, rest) = (len / 4, len % 4);
-        if whole > 0 {
-            dsp::add(arena, offsets, whole, sums)?;
-        }
-        if rest > 0 {
-            // The last elements, as a quad of their own.
-            let mut quads = [0u8; 12];
-            let from = offsets.map(|offset| offset.wrapping_add(whole.wrapping_mul(4)));
-            for (quad, start) in quads.chunks_mut(4).zip(from) {
-                memory::copy(quad, 0, arena.get(start..start.wrapping_add(rest))?)?;
-            }
-            dsp::add(&mut quads, [0, 4, 8], 1, sums)?;
-            memory::copy(arena, from[2], quads.get(8..8usize.wrapping_add(rest))?)?;
-        }
-        memory::clamp(arena.get_mut(offsets[2]..offsets[2].wrapping_add(len))?, clamp);
-        Some(())
-    }
+    let done = super::dsp::add(arena, offsets, len, &sums);
+    #[cfg(mve)]
+    let done = super::mve::add(arena, offsets, len, &sums);
+    #[cfg(x86)]
+    let done = super::x86::Avx2::detect()?.add(arena, offsets, len, &sums);
+    Some(done.ok_or(Reason::TensorBounds))
 }
 
 /// Sums of 8-bit tensors of one length in 32 bits: factors are taken in halves.

@@ -8,7 +8,7 @@ use super::strips::{QUAD, Quad, Shape, Strip};
 use super::weights::{Int4, Int8, Matrix, Width, by_width};
 use super::window::{Taps, Window};
 #[cfg(x86)]
-use super::x86;
+use super::x86::{self, Avx2};
 use crate::error::Reason;
 use crate::op::DepthwiseConv2dParams;
 use crate::plan::{OpView, Plan, TensorRecord};
@@ -122,12 +122,12 @@ impl<'a, W: Width> Depthwise<'a, W> {
     fn run(&self, x: &[i8], x_zero: i8, work: &mut [u32], y: &mut Output<'_>) -> Option<()> {
         let Window { rows, cols, .. } = self.window;
         #[cfg(x86)]
-        if x86::available()
-            && self.multiplier == 1
-            && y.dtype() == crate::plan::DType::I8
-            && rows.kernel.wrapping_mul(cols.kernel) <= x86::MOST_TAPS
-        {
-            return self.run_by_blocks(x, x_zero, y);
+        if self.multiplier == 1 {
+            let Self { window, weights, channels, .. } = self;
+            let blocks = x86::Depthwise { window, weights, channels };
+            if let Some(avx2) = Avx2::detect().filter(|_| blocks.fits(y.dtype())) {
+                return blocks.run(avx2, x, x_zero, y);
+            }
         }
         #[cfg(mve)]
         if self.multiplier == 1 {
@@ -180,75 +180,6 @@ impl<'a, W: Width> Depthwise<'a, W> {
         Some(())
     }
 
-    /// A block of channels at a time, all pixels with weights that are prepared once. `None` if there are too many taps.
-    #[cfg(x86)]
-    fn run_by_blocks(&self, x: &[i8], x_zero: i8, y: &mut Output<'_>) -> Option<()> {
-        let Window { batch, rows, cols, in_channels, .. } = self.window;
-        let row_len = cols.input.wrapping_mul(in_channels);
-        let taps = rows.kernel.wrapping_mul(cols.kernel);
-        let ([top, height], [left, width]) = (rows.inside(), cols.inside());
-        // Row and column of each tap, and where it reads relative to a window's first.
-        let (mut places, mut offsets) = ([[0usize; 2]; x86::MOST_TAPS], [0usize; x86::MOST_TAPS]);
-        for (tap, (place, offset)) in places.iter_mut().zip(&mut offsets).enumerate().take(taps) {
-            let ky = tap.checked_div(cols.kernel)?;
-            let kx = tap.wrapping_sub(ky.wrapping_mul(cols.kernel));
-            let (down, right) = (ky.wrapping_mul(rows.dilation.get()), kx.wrapping_mul(cols.dilation.get()));
-            *place = [down, right];
-            *offset = down.wrapping_mul(row_len).wrapping_add(right.wrapping_mul(in_channels));
-        }
-        let mut padded = [[0i8; x86::BLOCK]; x86::MOST_TAPS];
-        for o in (0..in_channels).step_by(x86::BLOCK) {
-            let lanes = x86::BLOCK.min(in_channels.wrapping_sub(o));
-            let weights = |tap: usize| {
-                let mut weights = [0; x86::BLOCK];
-                let row = self.weights.row(tap).unwrap_or_default();
-                for (quad, at) in weights.as_chunks_mut::<QUAD>().0.iter_mut().zip((o..).step_by(QUAD)) {
-                    *quad = W::quad(row, at);
-                }
-                weights
-            };
-            let block = x86::Block::new(&self.channels, o, taps, weights)?;
-            for n in 0..batch {
-                let image = x.get(n.wrapping_mul(rows.input).wrapping_mul(row_len)..)?;
-                let read = |at: usize| match image.get(at..)?.first_chunk() {
-                    Some(x) => Some(*x),
-                    None => image.get(at..).map(first_block),
-                };
-                for oy in 0..rows.output {
-                    // These wrap where a window begins in the padding.
-                    let iy = oy.wrapping_mul(rows.stride).wrapping_sub(rows.before);
-                    for ox in 0..cols.output {
-                        let ix = ox.wrapping_mul(cols.stride).wrapping_sub(cols.before);
-                        let inside = oy.wrapping_sub(top) < height && ox.wrapping_sub(left) < width;
-                        let start = iy.wrapping_mul(row_len).wrapping_add(ix.wrapping_mul(in_channels)).wrapping_add(o);
-                        let window = image.get(start..).filter(|_| inside);
-                        let inside = window.and_then(|x| block.pixel_inside(&self.channels, o, x, &offsets));
-                        let out = match inside {
-                            Some(out) => out,
-                            None => {
-                                for (x, &[down, right]) in padded.iter_mut().zip(&places).take(taps) {
-                                    let (iy, ix) = (iy.wrapping_add(down), ix.wrapping_add(right));
-                                    let at = iy.wrapping_mul(row_len).wrapping_add(ix.wrapping_mul(in_channels));
-                                    let inside = iy < rows.input && ix < cols.input;
-                                    *x = if inside { read(at.wrapping_add(o))? } else { [x_zero; x86::BLOCK] };
-                                }
-                                block.pixel(&self.channels, o, &padded)?
-                            }
-                        };
-                        let pixel =
-                            n.wrapping_mul(rows.output).wrapping_add(oy).wrapping_mul(cols.output).wrapping_add(ox);
-                        let y = y.bytes_from(pixel.wrapping_mul(in_channels).wrapping_add(o))?;
-                        match y.first_chunk_mut() {
-                            Some(y) if lanes == x86::BLOCK => *y = out,
-                            _ => y.get_mut(..lanes)?.copy_from_slice(out.get(..lanes)?),
-                        }
-                    }
-                }
-            }
-        }
-        Some(())
-    }
-
     /// All channels of a pixel at a time.
     fn run_by_pixels(&self, x: &[i8], x_zero: i32, y: &mut Output<'_>) -> Option<()> {
         let Window { batch, rows, cols, in_channels, .. } = self.window;
@@ -271,13 +202,6 @@ impl<'a, W: Width> Depthwise<'a, W> {
 /// Words of work memory of a depthwise convolution; sizes are of rows, then of columns.
 pub const fn depthwise_conv2d_work_len(kernel: [usize; 2], strides: [usize; 2], outputs: [usize; 2]) -> usize {
     Shape { kernel, strides, outputs }.words()
-}
-
-/// The channels of a block that ends the input: those behind meet weights of 0.
-#[cfg(x86)]
-#[cold]
-fn first_block(x: &[i8]) -> [i8; x86::BLOCK] {
-    core::array::from_fn(|i| x.get(i).copied().unwrap_or(0))
 }
 
 fn check<W: Width>(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {

@@ -91,7 +91,7 @@ impl<W: Width> Linear<'_, W> {
         y: &mut Output<'_>,
     ) -> Option<()> {
         // Whether this core's own kernel can finish the sums.
-        let plain = y.dtype() == DType::I8 && (cfg!(x86) || self.channels.are_plain());
+        let plain = y.dtype() == DType::I8 && self.channels.are_plain();
         #[cfg(scalar)]
         super::scalar::prepare::<W>(work);
         let mut at = 0usize;
@@ -135,8 +135,8 @@ impl<W: Width> Linear<'_, W> {
             false => super::dsp::multiply_any(self, work, P, place, y),
         };
         #[cfg(x86)]
-        if super::x86::available() {
-            return super::x86::multiply::<W, P>(self, work, place, y, plain);
+        if let Some(avx2) = super::x86::Avx2::detect() {
+            return avx2.multiply::<W, P>(self, work, place, y);
         }
         #[cfg(scalar)]
         return super::scalar::multiply::<W, P>(self, work, place, y, plain);

@@ -113,14 +113,14 @@ impl Sums {
         put: &mut impl FnMut(usize, i32) -> Option<()>,
     ) -> Option<usize> {
         #[cfg(x86)]
-        if super::x86::available() {
+        if let Some(avx2) = super::x86::Avx2::detect() {
             let (depth, columns, zeros) = (self.k as usize, self.n as usize, [self.a_zero, self.b_zero]);
             let mut j = 0usize;
             if a_step == 1 && b_step == 1 {
                 let a = a.get(..depth)?;
                 while columns.wrapping_sub(j) >= 4 {
                     let column = |i: usize| b.get(j.wrapping_add(i).wrapping_mul(b_column)..)?.get(..depth);
-                    let sums = super::x86::dots(a, [column(0)?, column(1)?, column(2)?, column(3)?], zeros);
+                    let sums = avx2.dots(a, [column(0)?, column(1)?, column(2)?, column(3)?], zeros);
                     for (i, sum) in sums.into_iter().enumerate() {
                         put(j.wrapping_add(i), sum)?;
                     }
@@ -130,7 +130,7 @@ impl Sums {
                 while columns.wrapping_sub(j) >= LANES {
                     let weight = |k: usize| a.get(k.wrapping_mul(a_step)).copied();
                     let row = |k: usize| b.get(k.wrapping_mul(b_step).wrapping_add(j)..)?.first_chunk();
-                    let sums = super::x86::weighted_sum(depth, weight, row, zeros)?;
+                    let sums = avx2.weighted_sum(depth, weight, row, zeros)?;
                     for (i, sum) in sums.into_iter().enumerate() {
                         put(j.wrapping_add(i), sum)?;
                     }

@@ -5,7 +5,7 @@ use core::num::NonZeroU64;
 use super::fixed;
 use super::memory::{self, BLOCK};
 #[cfg(x86)]
-use super::x86;
+use super::x86::Avx2;
 use crate::error::Reason;
 use crate::op::{OpKind, SoftmaxParams};
 use crate::operator::Operator;
@@ -70,9 +70,9 @@ fn scale(m: u32, q: u64, shift: u32) -> u64 {
 #[inline(always)]
 fn to_scale(block: &mut [i32], max: i32, exponent: Multiplier, q: u64, shift: u32) -> &mut [i32] {
     #[cfg(x86)]
-    if x86::available() {
+    if let Some(avx2) = Avx2::detect() {
         let (quads, rest) = block.as_chunks_mut();
-        x86::outputs(quads, max, exponent, q, shift);
+        avx2.scale_powers(quads, max, exponent, q, shift);
         return rest;
     }
     let _ = (max, exponent, q, shift);
@@ -96,9 +96,9 @@ pub(super) fn run_row(
     let mut sum = 0u64;
     memory::blocks(input, x.dtype, x_start, len, |block| {
         #[cfg(x86)]
-        let block = if x86::available() {
+        let block = if let Some(avx2) = Avx2::detect() {
             let (quads, rest) = block.as_chunks();
-            sum = sum.wrapping_add(x86::sum_of_powers(quads, max, scales.exponent));
+            sum = sum.wrapping_add(avx2.sum_of_powers(quads, max, scales.exponent));
             rest
         } else {
             block

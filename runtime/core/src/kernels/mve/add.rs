@@ -4,17 +4,7 @@ use core::arch::naked_asm;
 use core::mem::offset_of;
 
 use super::{Lanes, extension};
-
-/// `y = clamp(⌊(start + a · factors[0] + b · factors[1]) / 2^shift⌋)`, element by element; sums are below 2^39.
-pub(in crate::kernels) struct Sums {
-    /// What every sum begins with.
-    pub(in crate::kernels) start: i64,
-    /// Not negative.
-    pub(in crate::kernels) factors: [i32; 2],
-    /// In `16..48`.
-    pub(in crate::kernels) shift: u32,
-    pub(in crate::kernels) clamp: [i32; 2],
-}
+use crate::kernels::add::Sums;
 
 /// Bits of sums that lanes of their own hold.
 const LOW_BITS: u32 = 16;
@@ -39,7 +29,8 @@ struct Block {
     lanes: [Lanes; 3],
 }
 
-/// Adds `count` elements in memory; the offsets of `a`, `b` and `y` are given, and `y` may take the place of either.
+/// Adds `count` elements in memory; the offsets of `a`, `b` and `y` are given, and `y` may take the place of either. The
+/// shift is in `16..48`.
 pub(in crate::kernels) fn add(arena: &mut [u8], [a, b, y]: [usize; 3], count: usize, sums: &Sums) -> Option<()> {
     for start in [a, b, y] {
         arena.get(start..start.checked_add(count)?)?;

@@ -12,7 +12,7 @@ mod linear;
 mod patches;
 mod pool;
 
-pub(super) use add::{Sums, add};
+pub(super) use add::add;
 pub(super) use depthwise::Depthwise;
 pub(super) use linear::run;
 pub(super) use patches::{Runs, copy, copy_runs};

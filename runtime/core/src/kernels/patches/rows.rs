@@ -49,8 +49,10 @@ impl<'a, const W: usize> Patch<'a, W> {
 #[inline(always)]
 fn widen(x: &[i8], to: &mut [i16]) {
     #[cfg(x86)]
-    if x.len() >= 8 && crate::kernels::x86::available() {
-        return crate::kernels::x86::widen(x, to);
+    if x.len() >= 8
+        && let Some(avx2) = crate::kernels::x86::Avx2::detect()
+    {
+        return avx2.widen(x, to);
     }
     for (slot, &x) in to.iter_mut().zip(x) {
         *slot = x.into();

@@ -2,36 +2,44 @@
 
 use core::arch::x86_64::*;
 
-/// `y = clamp((start + a · factors[0] + b · factors[1]) >> shift)` of eight elements at a time, as many as there are whole
-/// eights. Sums stay below 2^46, `shift` below 46. To be called only where AVX2 is
-/// [available](super::available).
-pub(in crate::kernels) fn add(
-    [a, b]: [&[i8]; 2],
-    y: &mut [i8],
-    start: i64,
-    factors: [i32; 2],
-    shift: u32,
-    clamp: [i32; 2],
-) {
-    let (a, _) = a.as_chunks::<8>();
-    let (b, _) = b.as_chunks::<8>();
-    let (y, _) = y.as_chunks_mut::<8>();
-    // SAFETY: AVX2 is available, says the caller.
-    unsafe { add_eights(a, b, y, start, factors, shift, clamp) };
+use super::Avx2;
+use crate::kernels::add::Sums;
+use crate::kernels::memory;
+
+impl Avx2 {
+    /// Adds `count` elements in memory; the offsets of `a`, `b` and `y` are given, and `y` may take the place of either: blocks
+    /// are copied out. The shift is in `8..40`.
+    pub(in crate::kernels) fn add(
+        self,
+        arena: &mut [u8],
+        [a, b, y]: [usize; 3],
+        count: usize,
+        sums: &Sums,
+    ) -> Option<()> {
+        const LEN: usize = 256;
+        let mut blocks = [[0i8; LEN]; 3];
+        for at in (0..count).step_by(LEN) {
+            let len = LEN.min(count - at);
+            let [a_block, b_block, y_block] = &mut blocks;
+            for (block, offset) in [(&mut *a_block, a), (&mut *b_block, b)] {
+                let source = memory::as_i8(arena.get(offset + at..)?.get(..len)?).ok()?;
+                block.get_mut(..len)?.copy_from_slice(source);
+            }
+            // What lies behind the last element is computed and dropped.
+            // SAFETY: the core has AVX2.
+            unsafe { add_eights(a_block.as_chunks().0, b_block.as_chunks().0, y_block.as_chunks_mut().0, sums) };
+            let done: &[u8] = bytemuck::try_cast_slice(y_block.get(..len)?).ok()?;
+            arena.get_mut(y + at..)?.get_mut(..len)?.copy_from_slice(done);
+        }
+        Some(())
+    }
 }
 
 #[target_feature(enable = "avx2")]
-fn add_eights(
-    a: &[[i8; 8]],
-    b: &[[i8; 8]],
-    y: &mut [[i8; 8]],
-    start: i64,
-    factors: [i32; 2],
-    shift: u32,
-    clamp: [i32; 2],
-) {
+fn add_eights(a: &[[i8; 8]], b: &[[i8; 8]], y: &mut [[i8; 8]], sums: &Sums) {
     /// Makes all sums positive; a multiple of any 2^shift.
     const POSITIVE: i64 = 1 << 46;
+    let Sums { start, factors, shift, clamp } = *sums;
     let [a_factor, b_factor] = factors.map(|factor| _mm256_set1_epi32(factor));
     let start = _mm256_set1_epi64x(start + POSITIVE);
     let count = _mm_cvtsi32_si128(shift as i32);

@@ -2,14 +2,107 @@
 
 use core::arch::x86_64::*;
 
-use super::vector;
-use crate::kernels::channels::Channels;
+use super::{Avx2, vector};
+use crate::kernels::channels::{Channels, Output};
+use crate::kernels::strips::QUAD;
+use crate::kernels::weights::{Matrix, Width};
+use crate::kernels::window::Window;
+use crate::plan::DType;
 
-/// Channels of a block of a depthwise convolution.
-pub(in crate::kernels) const BLOCK: usize = 16;
+/// Channels of a block.
+const BLOCK: usize = 16;
 
 /// Taps at most.
-pub(in crate::kernels) const MOST_TAPS: usize = 64;
+const MOST_TAPS: usize = 64;
+
+/// A depthwise convolution with one output channel for each input channel.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct Depthwise<'s, 'a, W: Width> {
+    pub(in crate::kernels) window: &'s Window,
+    pub(in crate::kernels) weights: &'s Matrix<'a, W>,
+    pub(in crate::kernels) channels: &'s Channels<'a>,
+}
+
+impl<W: Width> Depthwise<'_, '_, W> {
+    /// Whether the kernel can do it.
+    pub(in crate::kernels) fn fits(&self, dtype: DType) -> bool {
+        dtype == DType::I8 && self.window.taps().is_some_and(|taps| taps <= MOST_TAPS)
+    }
+
+    /// Runs it, if it [fits](Self::fits): a block of channels at a time, all pixels with weights that are prepared once.
+    pub(in crate::kernels) fn run(&self, avx2: Avx2, x: &[i8], x_zero: i8, y: &mut Output<'_>) -> Option<()> {
+        let Window { batch, rows, cols, in_channels, .. } = *self.window;
+        let row_len = cols.input.wrapping_mul(in_channels);
+        let taps = rows.kernel.wrapping_mul(cols.kernel);
+        let ([top, height], [left, width]) = (rows.inside(), cols.inside());
+        // Row and column of each tap, and where it reads relative to a window's first.
+        let (mut places, mut offsets) = ([[0usize; 2]; MOST_TAPS], [0usize; MOST_TAPS]);
+        for (tap, (place, offset)) in places.iter_mut().zip(&mut offsets).enumerate().take(taps) {
+            let ky = tap.checked_div(cols.kernel)?;
+            let kx = tap.wrapping_sub(ky.wrapping_mul(cols.kernel));
+            let (down, right) = (ky.wrapping_mul(rows.dilation.get()), kx.wrapping_mul(cols.dilation.get()));
+            *place = [down, right];
+            *offset = down.wrapping_mul(row_len).wrapping_add(right.wrapping_mul(in_channels));
+        }
+        let mut padded = [[0i8; BLOCK]; MOST_TAPS];
+        for o in (0..in_channels).step_by(BLOCK) {
+            let lanes = BLOCK.min(in_channels.wrapping_sub(o));
+            let weights = |tap: usize| {
+                let mut weights = [0; BLOCK];
+                let row = self.weights.row(tap).unwrap_or_default();
+                for (quad, at) in weights.as_chunks_mut::<QUAD>().0.iter_mut().zip((o..).step_by(QUAD)) {
+                    *quad = W::quad(row, at);
+                }
+                weights
+            };
+            let block = Block::new(avx2, self.channels, o, taps, weights)?;
+            for n in 0..batch {
+                let image = x.get(n.wrapping_mul(rows.input).wrapping_mul(row_len)..)?;
+                let read = |at: usize| match image.get(at..)?.first_chunk() {
+                    Some(x) => Some(*x),
+                    None => image.get(at..).map(first_block),
+                };
+                for oy in 0..rows.output {
+                    // These wrap where a window begins in the padding.
+                    let iy = oy.wrapping_mul(rows.stride).wrapping_sub(rows.before);
+                    for ox in 0..cols.output {
+                        let ix = ox.wrapping_mul(cols.stride).wrapping_sub(cols.before);
+                        let inside = oy.wrapping_sub(top) < height && ox.wrapping_sub(left) < width;
+                        let start = iy.wrapping_mul(row_len).wrapping_add(ix.wrapping_mul(in_channels)).wrapping_add(o);
+                        let window = image.get(start..).filter(|_| inside);
+                        let inside = window.and_then(|x| block.pixel_inside(self.channels, o, x, &offsets));
+                        let out = match inside {
+                            Some(out) => out,
+                            None => {
+                                for (x, &[down, right]) in padded.iter_mut().zip(&places).take(taps) {
+                                    let (iy, ix) = (iy.wrapping_add(down), ix.wrapping_add(right));
+                                    let at = iy.wrapping_mul(row_len).wrapping_add(ix.wrapping_mul(in_channels));
+                                    let inside = iy < rows.input && ix < cols.input;
+                                    *x = if inside { read(at.wrapping_add(o))? } else { [x_zero; BLOCK] };
+                                }
+                                block.pixel(self.channels, o, &padded)?
+                            }
+                        };
+                        let pixel =
+                            n.wrapping_mul(rows.output).wrapping_add(oy).wrapping_mul(cols.output).wrapping_add(ox);
+                        let y = y.bytes_from(pixel.wrapping_mul(in_channels).wrapping_add(o))?;
+                        match y.first_chunk_mut() {
+                            Some(y) if lanes == BLOCK => *y = out,
+                            _ => y.get_mut(..lanes)?.copy_from_slice(out.get(..lanes)?),
+                        }
+                    }
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+/// The channels of a block that ends the input: those behind meet weights of 0.
+#[cold]
+fn first_block(x: &[i8]) -> [i8; BLOCK] {
+    core::array::from_fn(|i| x.get(i).copied().unwrap_or(0))
+}
 
 /// Where taps read blocks that lie one after the other.
 const DENSE: [usize; MOST_TAPS] = {
@@ -27,7 +120,7 @@ const MOST_PAIRS: usize = MOST_TAPS / 2;
 
 /// A block of channels of a depthwise convolution, ready for its pixels: weights of taps in pairs, and what finishes the
 /// sums. Vectors of 32 bits hold channels 0 to 3 and 8 to 11, and 4 to 7 and 12 to 15.
-pub(in crate::kernels) struct Block {
+struct Block {
     pairs: [[__m256i; 2]; MOST_PAIRS],
     taps: usize,
     bias: [__m256i; 2],
@@ -44,8 +137,9 @@ const CHANNELS: [[usize; 8]; 2] = [[0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 
 
 impl Block {
     /// Channels from `first` on, given the weights of each tap; those beyond the last have none. `None` if there are too
-    /// many taps. To be called only where AVX2 is [available](super::available).
-    pub(in crate::kernels) fn new(
+    /// many taps.
+    fn new(
+        _: Avx2,
         channels: &Channels<'_>,
         first: usize,
         taps: usize,
@@ -54,7 +148,7 @@ impl Block {
         if taps > MOST_TAPS {
             return None;
         }
-        // SAFETY: AVX2 is available, says the caller.
+        // SAFETY: the core has AVX2.
         Some(unsafe { Self::with_avx2(channels, first, taps, weights) })
     }
 
@@ -82,23 +176,17 @@ impl Block {
         }
     }
 
-    /// The outputs of one pixel, of channels from `first` on, given what each tap reads. To be called only where AVX2 is
-    /// [available](super::available).
+    /// The outputs of one pixel, of channels from `first` on, given what each tap reads.
     #[inline(always)]
-    pub(in crate::kernels) fn pixel(
-        &self,
-        channels: &Channels<'_>,
-        first: usize,
-        x: &[[i8; BLOCK]; MOST_TAPS],
-    ) -> Option<[u8; BLOCK]> {
-        // SAFETY: AVX2 is available, says the caller; `x` has 16 channels for each tap.
+    fn pixel(&self, channels: &Channels<'_>, first: usize, x: &[[i8; BLOCK]; MOST_TAPS]) -> Option<[u8; BLOCK]> {
+        // SAFETY: the core has AVX2, or there would be no block; `x` has 16 channels for each tap.
         unsafe { self.pixel_at(channels, first, x.as_flattened().as_ptr(), &DENSE) }
     }
 
     /// As [`Self::pixel`] for a window that lies inside the input: taps read the channels at `offsets`, in ascending order,
-    /// of `x`. `None` if `x` ends before. To be called only where AVX2 is [available](super::available).
+    /// of `x`. `None` if `x` ends before.
     #[inline(always)]
-    pub(in crate::kernels) fn pixel_inside(
+    fn pixel_inside(
         &self,
         channels: &Channels<'_>,
         first: usize,
@@ -107,7 +195,7 @@ impl Block {
     ) -> Option<[u8; BLOCK]> {
         let last = *offsets.get(self.taps.checked_sub(1)?)?;
         x.get(last..)?.get(..BLOCK)?;
-        // SAFETY: AVX2 is available, says the caller, and the last of the taps, which are ascending, ends in `x`.
+        // SAFETY: the core has AVX2, or there would be no block, and the last of the taps, which are ascending, ends in `x`.
         unsafe { self.pixel_at(channels, first, x.as_ptr(), offsets) }
     }
 

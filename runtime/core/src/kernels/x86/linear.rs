@@ -2,11 +2,12 @@
 
 use core::arch::x86_64::*;
 
-use super::{lanes, totals, vector, words};
+use super::{Avx2, lanes, totals, vector, words};
 use crate::kernels::channels::Output;
 use crate::kernels::linear::{Linear, Place};
 use crate::kernels::patches::HEADER;
 use crate::kernels::weights::{OCTET, Width};
+use crate::plan::DType;
 
 /// Filters whose sums make a vector.
 const QUAD: usize = 4;
@@ -23,21 +24,24 @@ struct Operands {
     octets: usize,
 }
 
-/// Multiplies the patches of `P` pixels with filters. To be called only where AVX2 is [available](super::available).
-pub(in crate::kernels) fn multiply<W: Width, const P: usize>(
-    linear: &Linear<'_, W>,
-    work: &[u32],
-    place: Place,
-    y: &mut Output<'_>,
-    plain: bool,
-) -> Option<()> {
-    let octets = linear.filter_len / OCTET;
-    let patches = work.get(HEADER..)?.get(..(linear.filter_len / 2).checked_mul(P)?)?;
-    let filters = linear.weights.range(place.first, place.end)?;
-    let operands = Operands { patches: patches.as_ptr().cast(), filters: filters.as_ptr().cast(), octets };
-    // SAFETY: AVX2 is available, says the caller. `patches` holds P patches of `octets` octets, `filters` a filter of as
-    // many for each of `place.first..place.end`: both were sliced to these lengths.
-    unsafe { blocks::<W, P>(linear, operands, place, y, plain) }
+impl Avx2 {
+    /// Multiplies the patches of `P` pixels with filters.
+    #[inline(always)]
+    pub(in crate::kernels) fn multiply<W: Width, const P: usize>(
+        self,
+        linear: &Linear<'_, W>,
+        work: &[u32],
+        place: Place,
+        y: &mut Output<'_>,
+    ) -> Option<()> {
+        let octets = linear.filter_len / OCTET;
+        let patches = work.get(HEADER..)?.get(..(linear.filter_len / 2).checked_mul(P)?)?;
+        let filters = linear.weights.range(place.first, place.end)?;
+        let operands = Operands { patches: patches.as_ptr().cast(), filters: filters.as_ptr().cast(), octets };
+        // SAFETY: the core has AVX2. `patches` holds P patches of `octets` octets, `filters` a filter of as many for each
+        // of `place.first..place.end`: both were sliced to these lengths.
+        unsafe { blocks::<W, P>(linear, operands, place, y) }
+    }
 }
 
 /// Multiplies filters in groups of [`GROUP`], and those left over one at a time.
@@ -51,7 +55,6 @@ unsafe fn blocks<W: Width, const P: usize>(
     operands: Operands,
     place: Place,
     y: &mut Output<'_>,
-    plain: bool,
 ) -> Option<()> {
     let len = filter_bytes::<W>(operands.octets);
     let filters = |o: usize| Operands { filters: operands.filters.wrapping_add((o - place.first) * len), ..operands };
@@ -60,7 +63,7 @@ unsafe fn blocks<W: Width, const P: usize>(
         // SAFETY: eight filters are left.
         let (low, high) = unsafe { (quad::<W, P>(filters(o)), quad::<W, P>(filters(o + QUAD))) };
         let sums: [__m256i; P] = core::array::from_fn(|p| _mm256_set_m128i(high[p], low[p]));
-        if plain {
+        if y.dtype() == DType::I8 {
             finish_group(linear, &sums, place.pixel, o, y)?;
         } else {
             for (p, &sums) in sums.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! Kernels for x86-64 cores with AVX2: sixteen products of 16 bits an instruction, summed in pairs to 32 bits.
 //!
-//! Functions called from elsewhere check lengths, and are called only where [`available`] says so; inside, functions carry
+//! All of them are methods of [`Avx2`], which exists only where the core has it. They check lengths; functions inside carry
 //! the feature.
 #![allow(unsafe_code)]
 
@@ -12,27 +12,29 @@ mod softmax;
 
 use core::arch::x86_64::*;
 
-pub(super) use add::add;
-pub(super) use depthwise::{BLOCK, Block, MOST_TAPS};
-pub(super) use linear::multiply;
-pub(super) use product::{dots, weighted_sum};
-pub(super) use softmax::{outputs, sum_of_powers};
+pub(super) use depthwise::Depthwise;
 
-/// Whether the core has AVX2.
-#[inline(always)]
-pub(super) fn available() -> bool {
-    std::is_x86_feature_detected!("avx2")
-}
+/// Proof that the core has AVX2.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Avx2(());
 
-/// Widens elements to 16 bits. To be called only where AVX2 is [`available`].
-#[inline]
-pub(super) fn widen(x: &[i8], to: &mut [i16]) {
-    // SAFETY: AVX2 is available, says the caller.
-    unsafe { widen_with_avx2(x, to) }
+impl Avx2 {
+    /// The proof, if the core has it.
+    #[inline(always)]
+    pub(super) fn detect() -> Option<Self> {
+        std::is_x86_feature_detected!("avx2").then_some(Self(()))
+    }
+
+    /// Widens elements to 16 bits.
+    #[inline]
+    pub(super) fn widen(self, x: &[i8], to: &mut [i16]) {
+        // SAFETY: the core has AVX2.
+        unsafe { widen(x, to) }
+    }
 }
 
 #[target_feature(enable = "avx2")]
-fn widen_with_avx2(x: &[i8], to: &mut [i16]) {
+fn widen(x: &[i8], to: &mut [i16]) {
     let ((x_vectors, x_rest), (vectors, rest)) = (x.as_chunks::<16>(), to.as_chunks_mut::<16>());
     for (x, to) in x_vectors.iter().zip(vectors) {
         // SAFETY: 16 bytes are read and 32 written, at any alignment.

@@ -2,20 +2,35 @@
 
 use core::arch::x86_64::*;
 
-use super::{totals, words};
+use super::{Avx2, totals, words};
 
 /// Elements of a vector of 16 bits.
 const LANES: usize = 16;
 
-/// The sums of products of `a` with four vectors of its length. To be called only where AVX2 is
-/// [available](super::available).
-pub(in crate::kernels) fn dots(a: &[i8], b: [&[i8]; 4], zeros: [i32; 2]) -> [i32; 4] {
-    // SAFETY: AVX2 is available, says the caller.
-    unsafe { dots_with_avx2(a, b, zeros) }
+impl Avx2 {
+    /// The sums of products of `a` with four vectors of its length.
+    #[inline(always)]
+    pub(in crate::kernels) fn dots(self, a: &[i8], b: [&[i8]; 4], zeros: [i32; 2]) -> [i32; 4] {
+        // SAFETY: the core has AVX2.
+        unsafe { dots(a, b, zeros) }
+    }
+
+    /// `Σ_k (a(k) − zero_point_a) · (b(k) − zero_point_b)` for 16 columns. `None` where `a` or `b` is.
+    #[inline(always)]
+    pub(in crate::kernels) fn weighted_sum<'b>(
+        self,
+        depth: usize,
+        a: impl Fn(usize) -> Option<i8>,
+        b: impl Fn(usize) -> Option<&'b [i8; LANES]>,
+        zeros: [i32; 2],
+    ) -> Option<[i32; LANES]> {
+        // SAFETY: the core has AVX2.
+        unsafe { weighted_sum(depth, a, b, zeros) }
+    }
 }
 
 #[target_feature(enable = "avx2")]
-fn dots_with_avx2(a: &[i8], b: [&[i8]; 4], zeros: [i32; 2]) -> [i32; 4] {
+fn dots(a: &[i8], b: [&[i8]; 4], zeros: [i32; 2]) -> [i32; 4] {
     let [a_zero, b_zero] = zeros.map(|zero| _mm256_set1_epi16(zero as i16));
     let (whole, rest) = a.as_chunks::<LANES>();
     let mut acc = [_mm256_setzero_si256(); 4];
@@ -37,20 +52,8 @@ fn dots_with_avx2(a: &[i8], b: [&[i8]; 4], zeros: [i32; 2]) -> [i32; 4] {
     sums
 }
 
-/// `Σ_k (a(k) − zero_point_a) · (b(k) − zero_point_b)` for 16 columns. `None` where `a` or `b` is. To be called only where AVX2
-/// is [available](super::available).
-pub(in crate::kernels) fn weighted_sum<'b>(
-    depth: usize,
-    a: impl Fn(usize) -> Option<i8>,
-    b: impl Fn(usize) -> Option<&'b [i8; LANES]>,
-    zeros: [i32; 2],
-) -> Option<[i32; LANES]> {
-    // SAFETY: AVX2 is available, says the caller.
-    unsafe { weighted_sum_with_avx2(depth, a, b, zeros) }
-}
-
 #[target_feature(enable = "avx2")]
-fn weighted_sum_with_avx2<'b>(
+fn weighted_sum<'b>(
     depth: usize,
     a: impl Fn(usize) -> Option<i8>,
     b: impl Fn(usize) -> Option<&'b [i8; LANES]>,

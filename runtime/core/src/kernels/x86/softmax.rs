@@ -3,21 +3,29 @@
 
 use core::arch::x86_64::*;
 
+use super::Avx2;
 use crate::kernels::fixed::COEFFICIENTS;
 use crate::quant::Multiplier;
 
-/// Σ of the powers of `max − x`, with 40 fraction bits, over the whole quads of `x`. To be called only where AVX2 is
-/// [available](super::available).
-pub(in crate::kernels) fn sum_of_powers(x: &[[i32; 4]], max: i32, multiplier: Multiplier) -> u64 {
-    // SAFETY: AVX2 is available, says the caller.
-    unsafe { sum(x, max, multiplier) }
-}
+impl Avx2 {
+    /// Σ of the powers of `max − x`, with 40 fraction bits.
+    pub(in crate::kernels) fn sum_of_powers(self, x: &[[i32; 4]], max: i32, multiplier: Multiplier) -> u64 {
+        // SAFETY: the core has AVX2.
+        unsafe { sum(x, max, multiplier) }
+    }
 
-/// Each element's power of `max − x` times `q / 2^shift`, rounded half up, at most 2^16. To be called only where AVX2 is
-/// [available](super::available).
-pub(in crate::kernels) fn outputs(x: &mut [[i32; 4]], max: i32, multiplier: Multiplier, q: u64, shift: u32) {
-    // SAFETY: AVX2 is available, says the caller.
-    unsafe { scaled(x, max, multiplier, q, shift) }
+    /// Makes of each element its power of `max − x` times `q / 2^shift`, rounded half up, at most 2^16.
+    pub(in crate::kernels) fn scale_powers(
+        self,
+        x: &mut [[i32; 4]],
+        max: i32,
+        multiplier: Multiplier,
+        q: u64,
+        shift: u32,
+    ) {
+        // SAFETY: the core has AVX2.
+        unsafe { scaled(x, max, multiplier, q, shift) }
+    }
 }
 
 #[target_feature(enable = "avx2")]
