@@ -2,7 +2,7 @@
 //!
 //! Counts follow the kernels of microcontrollers, whatever this code runs on. They need a plan, not a run.
 
-use crate::kernels::{conv2d_filter_len, filter_len};
+use crate::kernels::{PIXELS, WHOLE, conv2d_filter_len, filter_len};
 use crate::op::{AvgPool2dParams, Conv2dParams, DepthwiseConv2dParams, OpKind};
 use crate::operator::OperatorSet;
 use crate::plan::{DType, OpView, Plan, TensorRecord};
@@ -11,10 +11,7 @@ use crate::plan::{DType, OpView, Plan, TensorRecord};
 const MOST: usize = 9;
 
 /// Output pixels that are multiplied with a filter together.
-const TOGETHER: u64 = 4;
-
-/// Pixels at most of an image that is in work memory as a whole, for depthwise convolutions.
-const WHOLE: u64 = 320;
+const TOGETHER: u64 = PIXELS as u64;
 
 /// Operators whose cost is linear in the same counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -177,7 +174,7 @@ fn depthwise(p: &DepthwiseConv2dParams, x: &TensorRecord, y: &TensorRecord) -> O
     let channels = channels.next_multiple_of(4);
     let outputs = times([n, rows.output, cols.output, channels]);
     let weights = times([rows.kernel, cols.kernel, channels]);
-    let runs = if times([rows.read(), cols.read()]) > WHOLE { rows.output } else { 1 };
+    let runs = if times([rows.read(), cols.read()]) > WHOLE as u64 { rows.output } else { 1 };
     let widened_rows = times([n, rows.read(), channels]);
     let counts = [
         times([outputs, rows.kernel, cols.kernel]),

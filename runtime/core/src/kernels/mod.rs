@@ -58,8 +58,12 @@ pub use mat_mul_softmax::MatMulSoftmax;
 pub use max_pool2d::MaxPool2d;
 pub use mul::Mul;
 pub use pad::Pad;
+#[cfg(feature = "build")]
+pub(crate) use patches::PIXELS;
 pub use patches::patches_len;
 pub use requantize::Requantize;
 pub use softmax::Softmax;
+#[cfg(feature = "build")]
+pub(crate) use strips::WHOLE;
 pub use transpose::Transpose;
 pub use weights::{filter_len, int4_len, pack_int4};

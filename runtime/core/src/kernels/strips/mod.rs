@@ -26,7 +26,7 @@ const CHANNEL_WORDS: usize = 4 * QUAD;
 const TAP_WORDS: usize = 4;
 
 /// Pixels at most of a strip with all rows of an image.
-const WHOLE: usize = 320;
+pub(crate) const WHOLE: usize = 320;
 
 /// Sizes that strips follow from.
 #[derive(Debug, Clone, Copy)]
