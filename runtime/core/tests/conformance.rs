@@ -75,15 +75,20 @@ macro_rules! conformance {
 
 conformance!(portable, AllOperators);
 
-/// Plans to fuzz with, two of each kind: to be written anew when the format changes.
+/// Plans to fuzz with, two of each kind, are those of the present format; `EQUANT_BLESS=1` writes them anew.
 #[test]
-#[ignore = "writes files: cargo test --release -p equant-runtime --test conformance -- --ignored"]
-fn write_the_corpus_of_plans() {
+fn the_corpus_of_plans_is_of_this_format() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus/plan");
+    let bless = std::env::var_os("EQUANT_BLESS").is_some();
     for (kind, seed) in OpKind::ALL.into_iter().flat_map(|kind| [(kind, 1), (kind, 2)]) {
         let mut choices = support::Draws::new(seed, Vec::new());
         let choices = (0..64).map(|_| choices.noise() as u32 % 5).collect();
-        let case = support::case(kind, &mut support::Draws::new(seed, choices));
-        std::fs::write(folder.join(format!("{}_{seed}.plan", kind.name())), &case.image()[..]).unwrap();
+        let image = support::case(kind, &mut support::Draws::new(seed, choices)).image();
+        let path = folder.join(format!("{}_{seed}.plan", kind.name()));
+        if bless {
+            std::fs::write(&path, &image[..]).unwrap();
+        }
+        let committed = std::fs::read(&path).unwrap_or_default();
+        assert!(committed == image[..], "{}: rerun with EQUANT_BLESS=1", path.display());
     }
 }
