@@ -42,7 +42,8 @@ fn run() -> Result<(), Failure> {
             wrong => return Err(format!("`{wrong}` is no model; use {}", models::MODELS.join(", ")).into()),
         }
     }
-    let runtime = Runtime::load(None).inspect_err(|_| eprintln!("without ONNX Runtime:")).ok();
+    // The other contestants are worth a table of their own.
+    let runtime = Runtime::load(None).inspect_err(|error| eprintln!("latency: without ONNX Runtime: {error}")).ok();
     println!("| model | Equant µs | ONNX Runtime, same file | float | tract, float | ratio to ONNX Runtime |");
     println!("|---|--:|--:|--:|--:|--:|");
     for model in models::MODELS.into_iter().filter(|m| asked.is_empty() || asked.iter().any(|a| a == m)) {
