@@ -36,12 +36,13 @@ pub fn analyze(request: &Request, progress: &dyn Progress) -> Result<Analysis, E
     let mut clock = Clock::new(progress);
     let file = request.model.display().to_string();
     let prepared = clock.step("read and prepare", 0, |_| read_float(&request.model, &request.dims))?;
-    let graph = prepared.graph;
-    let samples = open_samples(&request.calibration, &graph, request.preprocess.as_deref())?;
+    let original = prepared.graph;
+    let samples = open_samples(&request.calibration, &original, request.preprocess.as_deref())?;
+    let trial = Trial::new(&original, &samples, request, &file)?;
     // One scaling serves all formats: it is judged at 8 bits.
     let eight = Request { config: Config::default(), ..request.clone() };
     let mut notes = Vec::new();
-    let graph = clock.step("equalize", 0, |_| equalized::choose(&graph, &samples, &eight, &file, &mut notes))?;
+    let graph = clock.step("equalize", 0, |_| equalized::choose(&original, &trial, &eight, &file, &mut notes))?;
     let observed = clock.step("calibrate", samples.len(), |advance| {
         Observed::of(&graph, &samples, request, true, advance).map_err(|source| Error::run(&file, source))
     })?;
@@ -90,7 +91,6 @@ pub fn analyze(request: &Request, progress: &dyn Progress) -> Result<Analysis, E
         }
     }
     let base = base.ok_or_else(|| Error::Internal("nothing was rounded".into()))?;
-    let trial = Trial::new(&graph, &samples, request, &file)?;
     let base = trial.judge(&graph, base, &|_| ())?;
     // Every option counts; the limit itself is of no account.
     let request = Request { config: config(Width::Eight, true), ..request.clone() };

@@ -48,7 +48,7 @@ pub(super) fn calibrate(
     let mut notes = Vec::new();
     let trial = Trial::new(graph, samples, request, file)?;
     let graph = match request.config.equalize {
-        true => clock.step("equalize", 0, |_| equalized::choose(graph, samples, request, file, &mut notes))?,
+        true => clock.step("equalize", 0, |_| equalized::choose(graph, &trial, request, file, &mut notes))?,
         false => graph.clone(),
     };
     let observed = clock.step("calibrate", samples.len(), |advance| {

@@ -38,27 +38,25 @@ impl<'a> Trial<'a> {
         let elements: usize =
             graph.outputs.iter().filter_map(|o| types.get(&o.name)).map(|t| t.shape.iter().product::<usize>()).sum();
         let samples = samples.head(JUDGED.min(KEPT_ELEMENTS / elements.max(1)).max(LEAST));
-        Self::on(graph, samples, 0, request, file)
-    }
-
-    /// Judges on all of `samples` but the first `seen` batches.
-    pub(super) fn on(
-        graph: &'a Graph,
-        samples: Samples,
-        seen: usize,
-        request: &'a Request,
-        file: &'a str,
-    ) -> Result<Self, Error> {
         let run_error = |source| Error::run(file, source);
         let runner = exec::runner(graph, &output_names(graph), request.backend).map_err(run_error)?;
         let keep = |mut kept: Vec<_>, values| {
             kept.push(values);
             kept
         };
-        let batches = samples.batches(BATCH).map_err(|source| run_error(source.into()))?.skip(seen);
-        let float = exec::fold_batches(&*runner, batches, request.threads, |_, values| values, Vec::new(), keep);
-        let float = float.map_err(run_error)?;
-        Ok(Self { graph, samples, seen, request, file, float })
+        let float = exec::fold(&*runner, &samples, request.threads, |_, values| values, Vec::new(), keep);
+        Ok(Self { graph, samples, seen: 0, request, file, float: float.map_err(run_error)? })
+    }
+
+    /// The samples it judges on.
+    pub(super) fn samples(&self) -> &Samples {
+        &self.samples
+    }
+
+    /// Judges on the samples after the first `seen` batches.
+    pub(super) fn after(&self, seen: usize) -> Self {
+        let seen = self.seen + seen;
+        Self { samples: self.samples.clone(), seen, float: self.float.get(seen..).unwrap_or_default().to_vec(), ..*self }
     }
 
     /// Number of samples.
