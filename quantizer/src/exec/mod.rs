@@ -44,8 +44,8 @@ pub trait Runner: Send + Sync {
 
 /// Runs a graph whose every output is wanted on one sample.
 trait Single: Send + Sync {
-    /// The outputs of one sample; `inputs` has one slice for each graph input.
-    fn run(&self, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, Error>;
+    /// Runs one sample; `inputs` has one slice for each graph input. Hands over each output's index and elements.
+    fn run(&self, inputs: &[&[f32]], give: &mut dyn FnMut(usize, &[f32])) -> Result<(), Error>;
 }
 
 /// A runner for `graph` (batch 1) that gives the values named in `outputs` (any values of the graph, in this order;

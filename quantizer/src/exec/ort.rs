@@ -63,12 +63,15 @@ impl Model {
 }
 
 impl Single for Model {
-    fn run(&self, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, Error> {
+    fn run(&self, inputs: &[&[f32]], give: &mut dyn FnMut(usize, &[f32])) -> Result<(), Error> {
         let inputs: Vec<Input<'_>> =
             inputs.iter().zip(&self.inputs).map(|(values, shape)| Input { shape, values }).collect();
         let mut session = self.session()?;
         let outputs = session.run(&inputs)?;
         self.put_back(session);
-        Ok(outputs.into_iter().map(|output| output.values.into_f32()).collect())
+        for (i, output) in outputs.into_iter().enumerate() {
+            give(i, &output.values.into_f32());
+        }
+        Ok(())
     }
 }

@@ -101,21 +101,26 @@ impl Runner for Selected {
         };
         for index in 0..batch.count {
             let inputs: Vec<&[f32]> = self.fed.iter().map(|&input| sample(input, index)).collect();
-            let outputs = match &self.single {
-                Some(single) => single.run(&inputs)?,
-                None => Vec::new(),
-            };
-            for (value, origin) in values.iter_mut().zip(&self.origins) {
-                let elements = match origin {
-                    Origin::Input(input) => sample(*input, index),
-                    Origin::Constant(elements) => elements,
-                    Origin::Output(output) => &outputs[*output],
-                };
+            let mut add = |value: usize, elements: &[f32]| {
+                let value = &mut values[value];
                 if index == 0 {
                     value.reserve_exact(elements.len() * batch.count);
                 }
                 value.extend_from_slice(elements);
+            };
+            for (i, origin) in self.origins.iter().enumerate() {
+                match origin {
+                    Origin::Input(input) => add(i, sample(*input, index)),
+                    Origin::Constant(elements) => add(i, elements),
+                    Origin::Output(_) => {}
+                }
             }
+            let Some(single) = &self.single else { continue };
+            single.run(&inputs, &mut |output, elements| {
+                let asked = |origin: &Origin| matches!(origin, Origin::Output(of) if *of == output);
+                let values = self.origins.iter().enumerate().filter(|(_, origin)| asked(origin));
+                values.for_each(|(i, _)| add(i, elements));
+            })?;
         }
         Ok(values)
     }

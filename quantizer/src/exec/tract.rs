@@ -53,18 +53,17 @@ fn build(graph: &Graph) -> TractResult<Model> {
 }
 
 impl Single for Model {
-    fn run(&self, inputs: &[&[f32]]) -> Result<Vec<Vec<f32>>, Error> {
-        let run = || -> TractResult<Vec<Vec<f32>>> {
+    fn run(&self, inputs: &[&[f32]], give: &mut dyn FnMut(usize, &[f32])) -> Result<(), Error> {
+        let mut run = || -> TractResult<()> {
             let mut values = TVec::new();
             for (values_in, shape) in inputs.iter().zip(&self.inputs) {
                 values.push(Tensor::from_shape(shape, values_in)?.into_tvalue());
             }
             let outputs = self.plan.run(values)?;
-            let floats = |value: &TValue| {
-                let value = value.cast_to::<f32>()?;
-                Ok(value.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
-            };
-            outputs.iter().map(floats).collect()
+            for (i, output) in outputs.iter().enumerate() {
+                give(i, output.cast_to::<f32>()?.try_as_plain_ram()?.as_slice::<f32>()?);
+            }
+            Ok(())
         };
         run().map_err(|error| Error::TractRun { reason: format!("{error:#}") })
     }

@@ -65,6 +65,27 @@ impl Statistics {
         }
     }
 
+    /// The statistics of `values`.
+    pub fn of(values: &[f32]) -> Self {
+        let mut statistics = Self::default();
+        statistics.observe(values);
+        statistics
+    }
+
+    /// Lowest and highest of `values`, as statistics of these two alone: enough for [`super::Observer::MinMax`], and
+    /// many times as fast.
+    pub fn of_extremes(values: &[f32]) -> Self {
+        let mut statistics = Self::default();
+        if !values.is_empty() {
+            let summary = summarize(values);
+            match summary.not_finite {
+                0 => statistics.observe(&[summary.min, summary.max]),
+                _ => statistics.observe(values),
+            }
+        }
+        statistics
+    }
+
     /// Adds what another one has seen.
     pub fn merge(&mut self, other: &Self) {
         self.not_finite += other.not_finite;

@@ -191,7 +191,7 @@ impl Search<'_> {
     ) -> Result<Attempt, Error> {
         let layers = bits(&allocation, &mixed.table).into_iter().collect();
         let config = Config { layers, ..self.make.request.config.clone() };
-        let judged = self.make.judge(self.make.model(&config)?, &|_| ())?;
+        let judged = self.make.judge_rounded(self.make.model(&config)?)?;
         mixed.tried.push(report::Tried {
             method,
             cost: allocation.cost,
@@ -228,7 +228,7 @@ impl Search<'_> {
         let narrow = Bits { weights: Width::Four, activations: Width::Four };
         let config = Config { bits: narrow, layers: Default::default(), ..self.make.request.config.clone() };
         let config = Config { rounding: Rounding { sequential: false, ..config.rounding }, ..config };
-        let narrow = self.make.model(&config)?;
+        let narrow = self.make.model(&config)?.outcome;
         let instructions = match self.budget {
             Budget::Instructions(_) => Some(Instructions::of(CORE, self.make.graph, &base.outcome, self.make.file)?),
             _ => None,

@@ -71,7 +71,7 @@ pub fn analyze(request: &Request, progress: &dyn Progress) -> Result<Analysis, E
             let outcome = quantize::quantize_with(&graph, &observed.statistics, &config, &chosen[&width])
                 .map_err(|source| Error::Quantize { file: file.clone(), source: Box::new(source) })?;
             let outcome = clock.step("round", outcome.layers.len(), |advance| {
-                reconstruct(&graph, &outcome, &config, &samples, request, &file, advance)
+                reconstruct(&graph, &outcome, &config, &samples, request, &file, advance).map(|rounded| rounded.outcome)
             })?;
             for (name, layer) in &outcome.layers {
                 let channels = layer.weights.shape.get(layer.axis).copied().unwrap_or(1);

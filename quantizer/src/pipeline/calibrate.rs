@@ -64,7 +64,7 @@ pub(super) fn calibrate(
     let asked = config.rounding.terms().active();
     if config.rounding.method != Method::Nearest || asked {
         judged = clock.step("round", judged.outcome.layers.len(), |advance| {
-            let rounded = make.judge(make.rounded(&judged.outcome, config, advance)?, &|_| ())?;
+            let rounded = make.judge_rounded(make.rounded(&judged.outcome, config, advance)?)?;
             if asked {
                 // Its price was agreed to.
                 let (old, new) = (judged.sqnr_db, rounded.sqnr_db);

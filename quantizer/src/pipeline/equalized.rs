@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::statistics::{each, statistics_by};
 use super::trial::Trial;
 use super::{Error, Request};
 use crate::data::{Batch, Samples};
@@ -38,17 +39,18 @@ pub(super) fn choose(
     if !channels.any() {
         return Ok(original.clone());
     }
-    let (candidates, own) = candidates(original, &channels, &few, request).map_err(run_error)?;
+    // With 8 bits there is room for all that was seen; ranges that leave some out are chosen later, by more.
+    let observer = (!request.config.has_narrow()).then_some(Observer::MinMax).or(request.config.observer);
+    let of = if observer == Some(Observer::MinMax) { Statistics::of_extremes } else { Statistics::of };
+    let (candidates, own) = candidates(original, &channels, of, &few, request).map_err(run_error)?;
     if candidates.is_empty() {
         return Ok(original.clone());
     }
     let trial = trial.after(seen);
     let observe = |graph: &Graph| {
         let names = quantize::values_to_observe(graph);
-        super::statistics(graph, names, &few, request.backend, request.threads, &|_| ()).map_err(run_error)
+        statistics_by(of, graph, names, &few, request.backend, request.threads, &|_| ()).map_err(run_error)
     };
-    // With 8 bits there is room for all that was seen; ranges that leave some out are chosen later, by more.
-    let observer = (!request.config.has_narrow()).then_some(Observer::MinMax).or(request.config.observer);
     let config = Config { observer, ..request.config.clone() };
     let judge = |graph: &Graph, statistics: &Observations| {
         let outcome = quantize::quantize(graph, statistics, &config)
@@ -86,6 +88,7 @@ type Observations = BTreeMap<String, Statistics>;
 fn candidates(
     graph: &Graph,
     channels: &Channels,
+    of: fn(&[f32]) -> Statistics,
     samples: &Samples,
     request: &Request,
 ) -> Result<(Vec<Equalized>, Observations), exec::Error> {
@@ -94,7 +97,7 @@ fn candidates(
     let runner = exec::runner(graph, &names, request.backend)?;
     let part = |batch: &Batch, values: Vec<Vec<f32>>| {
         let (of_channels, whole) = values.split_at(scaled.len());
-        (ChannelStatistics::of(channels, batch.count, of_channels), super::statistics::each(whole))
+        (ChannelStatistics::of(channels, batch.count, of_channels), each(of, whole))
     };
     let start = (ChannelStatistics::default(), vec![Statistics::default(); quantized.len()]);
     let (seen, own) = exec::fold(&*runner, samples, request.threads, part, start, |mut all, part| {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::ranges::Observed;
-use super::reconstruct::reconstruct;
+use super::reconstruct::{Rounded, reconstruct, simulate};
 use super::trial::{Judged, Trial};
-use super::{Error, Request};
+use super::{Error, Request, output_names};
 use crate::data::Samples;
 use crate::graph::Graph;
 use crate::observe::Range;
@@ -44,13 +44,26 @@ impl Maker<'_> {
         outcome: &Outcome,
         config: &Config,
         advance: &dyn Fn(usize),
-    ) -> Result<Outcome, Error> {
+    ) -> Result<Rounded, Error> {
         reconstruct(self.graph, outcome, config, self.samples, self.request, self.file, advance)
     }
 
     /// All of it.
-    pub(super) fn model(&self, config: &Config) -> Result<Outcome, Error> {
+    pub(super) fn model(&self, config: &Config) -> Result<Rounded, Error> {
         self.rounded(&self.nearest(config, &self.ranges(config)?)?, config, &|_| ())
+    }
+
+    /// Judges what rounding came to, from where it left the samples if they are those of the trial.
+    pub(super) fn judge_rounded(&self, rounded: Rounded) -> Result<Judged, Error> {
+        let Rounded { outcome, prefix } = rounded;
+        let Some(prefix) = prefix.filter(|prefix| self.trial.begins(prefix.samples())) else {
+            return self.judge(outcome, &|_| ());
+        };
+        let simulated = simulate(self.graph, &outcome, self.file)?;
+        let (outputs, samples) = (output_names(self.graph), self.trial.len());
+        let ran = prefix.finish(&simulated, outputs, samples, self.request.backend, self.request.threads);
+        let ran = ran.map_err(|source| Error::run(self.file, source))?;
+        Ok(self.trial.judge_outputs(self.graph, outcome, &ran))
     }
 
     pub(super) fn judge(&self, outcome: Outcome, advance: &dyn Fn(usize)) -> Result<Judged, Error> {

@@ -23,6 +23,11 @@ impl Prefix {
         Self { next: 0, names: graph.inputs.iter().map(|input| input.name.clone()).collect(), batches }
     }
 
+    /// Number of samples.
+    pub(super) fn samples(&self) -> usize {
+        self.batches.iter().map(|batch| batch.count).sum()
+    }
+
     /// The samples' elements of a value that is alive, for each batch.
     pub(super) fn value(&self, name: &str) -> Option<impl Iterator<Item = (&Batch, &[f32])>> {
         let at = self.names.iter().position(|alive| alive == name)?;
@@ -38,7 +43,33 @@ impl Prefix {
         backend: Backend,
         threads: usize,
     ) -> Result<(), exec::Error> {
-        let names = alive(graph, until);
+        self.run(graph, until, alive(graph, until), backend, threads)
+    }
+
+    /// Runs the rest of `graph` over the batches that hold the first `samples` samples, and gives for each of them the
+    /// values `outputs` in place of its inputs.
+    pub(super) fn finish(
+        mut self,
+        graph: &Graph,
+        outputs: Vec<String>,
+        samples: usize,
+        backend: Backend,
+        threads: usize,
+    ) -> Result<Vec<Batch>, exec::Error> {
+        self.batches.truncate(samples.div_ceil(exec::BATCH));
+        self.run(graph, graph.nodes.len(), outputs, backend, threads)?;
+        Ok(self.batches)
+    }
+
+    /// Runs `graph` up to node `until` and keeps the values `names`.
+    fn run(
+        &mut self,
+        graph: &Graph,
+        until: usize,
+        names: Vec<String>,
+        backend: Backend,
+        threads: usize,
+    ) -> Result<(), exec::Error> {
         let piece = piece(graph, self.next, until, &self.names);
         let runner = exec::runner(&piece, &names, backend)?;
         let batches = std::mem::take(&mut self.batches);

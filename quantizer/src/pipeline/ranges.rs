@@ -50,7 +50,7 @@ impl Observed {
             let (values, read) = values.split_at(observed.len());
             let cut = || places.iter().flatten().zip(read).map(|(place, read)| place.cut(batch, read, looked_at));
             let cuts = if batch.first < SAMPLES { cut().collect() } else { Vec::new() };
-            (batch.count, super::statistics::each(values), cuts)
+            (batch.count, super::statistics::each(Statistics::of, values), cuts)
         };
         let none = places.iter().flatten().map(|place| vec![Vec::new(); place.groups()]).collect();
         let start = (vec![Statistics::default(); observed.len()], none);

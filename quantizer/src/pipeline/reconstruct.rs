@@ -43,6 +43,13 @@ enum BiasPlace<'g> {
 /// Elements at most that are held of the values alive between two layers, over all samples.
 const HELD: usize = 1 << 27;
 
+/// What rounding came to.
+pub(super) struct Rounded {
+    pub(super) outcome: Outcome,
+    /// The quantized model up to its last layer, where rounding ran all of it.
+    pub(super) prefix: Option<Prefix>,
+}
+
 /// Rounds all layers of `outcome` anew, in graph order, on `samples`: as many as memory allows. The result
 /// does not depend on the number of threads.
 pub(super) fn reconstruct(
@@ -53,7 +60,7 @@ pub(super) fn reconstruct(
     request: &Request,
     file: &str,
     advance: &dyn Fn(usize),
-) -> Result<Outcome, Error> {
+) -> Result<Rounded, Error> {
     let run_error = |source| Error::run(file, source);
     let rounding = config.rounding;
     let stages = stages(graph, outcome);
@@ -92,15 +99,16 @@ pub(super) fn reconstruct(
         }
         advance(stage.targets.len());
     }
+    let ran_all = rounding.sequential && outcome.layers.keys().all(|name| done.layers.contains_key(name));
     // Layers that have no rows keep what they had.
     for (name, layer) in &outcome.layers {
         done.layers.entry(name.clone()).or_insert_with(|| layer.clone());
     }
-    Ok(done)
+    Ok(Rounded { outcome: done, prefix: ran_all.then_some(quantized) })
 }
 
 /// What the layers done so far make of the graph, in float operators.
-fn simulate(graph: &Graph, done: &Outcome, file: &str) -> Result<Graph, Error> {
+pub(super) fn simulate(graph: &Graph, done: &Outcome, file: &str) -> Result<Graph, Error> {
     let mut quantized = qdq::export(graph, done);
     passes::prepare_quantized(&mut quantized)
         .map_err(|source| Error::Prepare { file: file.to_owned(), source: Box::new(source) })?;

@@ -33,7 +33,7 @@ pub(super) fn widen(
         for layer in some {
             widen_at(make.graph, &mut widened, &layer.node);
         }
-        let after = make.judge(make.model(&widened)?, &|_| ())?;
+        let after = make.judge_rounded(make.model(&widened)?)?;
         for layer in some {
             notes.push(format!(
                 "node `{}`: its output had an SQNR of {:.1} dB, under the floor of {floor_db} dB; it and what it reads were \

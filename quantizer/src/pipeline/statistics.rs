@@ -20,8 +20,21 @@ pub fn statistics(
     threads: usize,
     advance: &dyn Fn(usize),
 ) -> Result<BTreeMap<String, Statistics>, exec::Error> {
+    statistics_by(Statistics::of, graph, names, samples, backend, threads, advance)
+}
+
+/// As [`statistics`], with `of` for what is kept of a batch's elements.
+pub(super) fn statistics_by(
+    of: fn(&[f32]) -> Statistics,
+    graph: &Graph,
+    names: Vec<String>,
+    samples: &Samples,
+    backend: Backend,
+    threads: usize,
+    advance: &dyn Fn(usize),
+) -> Result<BTreeMap<String, Statistics>, exec::Error> {
     let runner = exec::runner(graph, &names, backend)?;
-    let summarize = |batch: &Batch, values: Vec<Vec<f32>>| (batch.count, each(&values));
+    let summarize = |batch: &Batch, values: Vec<Vec<f32>>| (batch.count, each(of, &values));
     let start = vec![Statistics::default(); names.len()];
     let all = exec::fold(&*runner, samples, threads, summarize, start, |mut all, (count, part)| {
         all.iter_mut().zip(&part).for_each(|(total, part)| total.merge(part));
@@ -32,11 +45,6 @@ pub fn statistics(
 }
 
 /// The statistics of some values' elements.
-pub(super) fn each(values: &[Vec<f32>]) -> Vec<Statistics> {
-    let of = |values: &Vec<f32>| {
-        let mut statistics = Statistics::default();
-        statistics.observe(values);
-        statistics
-    };
-    values.iter().map(of).collect()
+pub(super) fn each(of: fn(&[f32]) -> Statistics, values: &[Vec<f32>]) -> Vec<Statistics> {
+    values.iter().map(|values| of(values)).collect()
 }

@@ -56,7 +56,12 @@ impl<'a> Trial<'a> {
     /// Judges on the samples after the first `seen` batches.
     pub(super) fn after(&self, seen: usize) -> Self {
         let seen = self.seen + seen;
-        Self { samples: self.samples.clone(), seen, float: self.float.get(seen..).unwrap_or_default().to_vec(), ..*self }
+        Self {
+            samples: self.samples.clone(),
+            seen,
+            float: self.float.get(seen..).unwrap_or_default().to_vec(),
+            ..*self
+        }
     }
 
     /// Number of samples.
@@ -70,6 +75,34 @@ impl<'a> Trial<'a> {
         Ok(Judged { sqnr_db: sqnr(&errors), outcome, errors })
     }
 
+    /// Judges `outcome` by what it makes of each batch of the trial: its outputs, in place of the batch's inputs.
+    pub(super) fn judge_outputs(&self, graph: &Graph, outcome: Outcome, batches: &[Batch]) -> Judged {
+        let start = self.nothing(graph, &outcome);
+        let parts = batches.iter().map(|batch| self.compare(&start, batch, &batch.inputs));
+        let errors = parts.fold(start.clone(), |totals, part| merged(totals, &part));
+        Judged { sqnr_db: sqnr(&errors), outcome, errors }
+    }
+
+    /// Whether the batches of the first `samples` samples begin with those of this trial.
+    pub(super) fn begins(&self, samples: usize) -> bool {
+        self.seen == 0 && (samples == self.len() || samples > self.len() && self.len().is_multiple_of(BATCH))
+    }
+
+    /// Errors of the outputs over no samples.
+    fn nothing(&self, graph: &Graph, outcome: &Outcome) -> Vec<OutputError> {
+        output_names(self.graph).iter().map(|name| OutputError::new(graph, outcome, name)).collect()
+    }
+
+    /// Errors of the outputs `values` of a batch.
+    fn compare(&self, nothing: &[OutputError], batch: &Batch, values: &[Vec<f32>]) -> Vec<OutputError> {
+        let mut errors = nothing.to_vec();
+        let reference = self.float.get(batch.first / BATCH - self.seen).map(Vec::as_slice).unwrap_or_default();
+        for ((error, r), v) in errors.iter_mut().zip(reference).zip(values) {
+            error.add(r, v, batch.count, batch.first / BATCH % 2);
+        }
+        errors
+    }
+
     fn run(&self, graph: &Graph, outcome: &Outcome, advance: &dyn Fn(usize)) -> Result<Vec<OutputError>, Error> {
         let mut quantized = qdq::export(graph, outcome);
         passes::prepare_quantized(&mut quantized)
@@ -77,23 +110,14 @@ impl<'a> Trial<'a> {
         let names = output_names(self.graph);
         let run_error = |source| Error::run(self.file, source);
         let simulation = quantized_runner(&quantized, &names, self.request.backend).map_err(run_error)?;
-        let start: Vec<OutputError> = names.iter().map(|name| OutputError::new(graph, outcome, name)).collect();
-        let empty = start.clone();
-        let compare = |batch: &Batch, values: Vec<Vec<f32>>| {
-            let mut parts = empty.clone();
-            let reference = self.float.get(batch.first / BATCH - self.seen).map(Vec::as_slice).unwrap_or_default();
-            for ((part, r), v) in parts.iter_mut().zip(reference).zip(&values) {
-                part.add(r, v, batch.count, batch.first / BATCH % 2);
-            }
-            (batch.count, parts)
-        };
-        let add = |mut totals: Vec<OutputError>, (count, part): (usize, Vec<OutputError>)| {
-            totals.iter_mut().zip(&part).for_each(|(total, part)| total.merge(part));
+        let start = self.nothing(graph, outcome);
+        let compare = |batch: &Batch, values: Vec<Vec<f32>>| (batch.count, self.compare(&start, batch, &values));
+        let add = |totals: Vec<OutputError>, (count, part): (usize, Vec<OutputError>)| {
             advance(count);
-            totals
+            merged(totals, &part)
         };
         let batches = self.samples.batches(BATCH).map_err(|source| run_error(source.into()))?.skip(self.seen);
-        exec::fold_batches(&*simulation, batches, self.request.threads, compare, start, add).map_err(run_error)
+        exec::fold_batches(&*simulation, batches, self.request.threads, compare, start.clone(), add).map_err(run_error)
     }
 }
 
@@ -117,6 +141,11 @@ impl Judged {
         }
         outcome
     }
+}
+
+fn merged(mut totals: Vec<OutputError>, part: &[OutputError]) -> Vec<OutputError> {
+    totals.iter_mut().zip(part).for_each(|(total, part)| total.merge(part));
+    totals
 }
 
 /// SQNR in dB over all outputs, cross-validated, with the corrections that help.
