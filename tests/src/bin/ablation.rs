@@ -22,7 +22,7 @@ const TUNING: Duration = Duration::from_secs(60);
 
 type Change = fn(&mut Request);
 
-const ROWS: [(&str, Change); 12] = [
+const ROWS: [(&str, Change); 14] = [
     ("defaults", |_| ()),
     ("no equalization", |r| r.config.equalize = false),
     ("ranges: min-max", |r| r.config.observer = Some(Observer::MinMax)),
@@ -32,6 +32,8 @@ const ROWS: [(&str, Change); 12] = [
     ("rounding: GPTQ", |r| r.config.rounding.method = Method::Gptq),
     ("rounding: soft with entropy, then search", |r| r.config.rounding.method = Method::Soft),
     ("prefix in float", |r| r.config.rounding.sequential = false),
+    ("rounding: with a price on bits (1)", |r| r.config.rounding.rate = 1.0),
+    ("rounding: with a price on kurtosis (1)", |r| r.config.rounding.kurtosis = 1.0),
     ("no bias correction", |r| r.config.rounding.bias_correction = false),
     ("no safety net", |r| r.floor_db = None),
     ("tuned for 60 s", |r| {
