@@ -1,0 +1,77 @@
+//! Sums to outputs of 8 bits.
+
+use core::arch::aarch64::*;
+
+use super::{QUAD, vector};
+use crate::kernels::channels::Channels;
+
+/// Whether vectors can finish the sums: all multipliers are below 1/2. With `t = 31 + shift` and `shift` positive,
+/// `⌊p / 2^t + 1/2⌋` is the doubled product's high word, shifted and rounded.
+#[inline(always)]
+pub(super) fn fit(channels: &Channels<'_>) -> bool {
+    channels.shifts.iter().all(|&shift| shift > 0)
+}
+
+/// What finishes the sums of four channels that [fit].
+#[derive(Clone, Copy)]
+pub(super) struct Quad {
+    pub(super) bias: int32x4_t,
+    mantissas: int32x4_t,
+    /// Negative: to the right.
+    shifts: int32x4_t,
+}
+
+impl Quad {
+    /// Of the channels from `o` on; beyond the last of them it repeats.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(super) fn new(channels: &Channels<'_>, o: usize) -> Option<Self> {
+        let bias = vector(&first(channels.bias.get(o..)?)?);
+        let mantissas = vector(&first(channels.mantissas.get(o..)?)?);
+        let shifts = first(channels.shifts.get(o..)?)?.map(|shift| shift as u8);
+        let shifts = vmovl_s8(vcreate_s8(u32::from_le_bytes(shifts).into()));
+        Some(Self { bias, mantissas, shifts: vnegq_s32(vmovl_s16(vget_low_s16(shifts))) })
+    }
+
+    /// `⌊sum · multiplier + 1/2⌋` of sums that hold their bias.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(super) fn scaled(&self, sums: int32x4_t) -> int32x4_t {
+        vrshlq_s32(vqdmulhq_s32(sums, self.mantissas), self.shifts)
+    }
+}
+
+/// The first four of them, or as many as there are and the last one again.
+#[inline(always)]
+fn first<T: Copy>(numbers: &[T]) -> Option<[T; QUAD]> {
+    match numbers.first_chunk() {
+        Some(numbers) => Some(*numbers),
+        None => numbers.last().map(|&last| core::array::from_fn(|i| numbers.get(i).copied().unwrap_or(last))),
+    }
+}
+
+/// Zero point and range of an output of 8 bits.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes {
+    zero_point: int16x8_t,
+    low: int8x16_t,
+    high: int8x16_t,
+}
+
+impl Bytes {
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(super) fn new(zero_point: i32, [low, high]: [i32; 2]) -> Self {
+        Self { zero_point: vdupq_n_s16(zero_point as i16), low: vdupq_n_s8(low as i8), high: vdupq_n_s8(high as i8) }
+    }
+
+    /// Adds the zero point and clamps.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(super) fn finish(&self, [a, b, c, d]: [int32x4_t; 4]) -> int8x16_t {
+        // What does not fit is beyond the clamp either way.
+        let halves = [vqmovn_high_s32(vqmovn_s32(a), b), vqmovn_high_s32(vqmovn_s32(c), d)];
+        let [low, high] = halves.map(|half| vqaddq_s16(half, self.zero_point));
+        vminq_s8(vmaxq_s8(vqmovn_high_s16(vqmovn_s16(low), high), self.low), self.high)
+    }
+}
