@@ -62,16 +62,37 @@ fn run_bytes(
     [x, y]: [&TensorRecord; 2],
     table: &[u8; ENTRIES],
 ) -> Result<(), Reason> {
-    let entry = |x: u8| table[usize::from(x.wrapping_add(128))];
-    if !x.is_const() && x.offset == y.offset {
-        for slot in memory::bytes_mut(arena, y)? {
-            *slot = entry(*slot);
+    #[cfg(neon)]
+    return look_up(plan, arena, [x, y], table);
+    #[cfg(not(neon))]
+    {
+        let entry = |x: u8| table[usize::from(x.wrapping_add(128))];
+        if !x.is_const() && x.offset == y.offset {
+            for slot in memory::bytes_mut(arena, y)? {
+                *slot = entry(*slot);
+            }
+            return Ok(());
         }
-        return Ok(());
+        let (inputs, out) = memory::split(plan, arena, y)?;
+        for (slot, &x) in out.iter_mut().zip(inputs.bytes(x)?) {
+            *slot = entry(x);
+        }
+        Ok(())
     }
-    let (inputs, out) = memory::split(plan, arena, y)?;
-    for (slot, &x) in out.iter_mut().zip(inputs.bytes(x)?) {
-        *slot = entry(x);
+}
+
+/// As [`run_bytes`], with the core's own instructions: in place, where the input is copied to if it is elsewhere.
+#[cfg(neon)]
+fn look_up(
+    plan: &Plan<'_>,
+    arena: &mut [u8],
+    [x, y]: [&TensorRecord; 2],
+    table: &[u8; ENTRIES],
+) -> Result<(), Reason> {
+    if x.is_const() || x.offset != y.offset {
+        let (inputs, out) = memory::split(plan, arena, y)?;
+        memory::copy(out, 0, inputs.bytes(x)?).ok_or(Reason::TensorBounds)?;
     }
+    super::neon::look_up(table, memory::bytes_mut(arena, y)?);
     Ok(())
 }

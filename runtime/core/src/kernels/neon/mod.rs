@@ -5,15 +5,23 @@
 //! library, and of the compiler elsewhere ([`Core`]).
 #![allow(unsafe_code)]
 
+mod add;
+mod depthwise;
 mod finish;
 mod linear;
+mod lut;
 mod multiply;
 mod patches;
+mod product;
 
 use core::arch::aarch64::*;
 
+pub(super) use add::add;
+pub(super) use depthwise::Depthwise;
 pub(super) use linear::run;
+pub(super) use lut::look_up;
 pub(super) use patches::{Runs, copy, copy_runs};
+pub(super) use product::Products;
 
 use multiply::{DotProduct, MatrixProduct};
 

@@ -89,12 +89,11 @@ impl DotProduct {
     pub(super) unsafe fn new() -> Self {
         Self(())
     }
-}
 
-impl Dot for DotProduct {
+    /// Adds the products of bytes.
     #[inline]
     #[target_feature(enable = "neon")]
-    unsafe fn add(self, mut acc: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
+    pub(super) fn sum(self, mut acc: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
         // SAFETY: the core has the instruction, or there would be no `self`. It touches registers only.
         unsafe {
             asm!(
@@ -108,12 +107,19 @@ impl Dot for DotProduct {
         }
         acc
     }
+}
+
+impl Dot for DotProduct {
+    #[inline]
+    #[target_feature(enable = "neon")]
+    unsafe fn add(self, acc: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
+        self.sum(acc, x, w)
+    }
 
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn add_nibbles(self, acc: int32x4_t, x: [int8x16_t; 2], w: [int8x16_t; 2]) -> int32x4_t {
-        // SAFETY: as said.
-        unsafe { self.add(self.add(acc, x[0], w[0]), x[1], w[1]) }
+        self.sum(self.sum(acc, x[0], w[0]), x[1], w[1])
     }
 }
 
