@@ -41,6 +41,43 @@ impl Quad {
     }
 }
 
+/// What finishes the sums of channels that [fit], quad by quad.
+pub(super) struct Quads<'a> {
+    /// Constants of channel 0.
+    bias: &'a [i32],
+    mantissas: &'a [i32],
+    shifts: &'a [i8],
+}
+
+impl<'a> Quads<'a> {
+    /// Of channels up to `end`.
+    #[inline(always)]
+    pub(super) fn new(channels: &Channels<'a>, end: usize) -> Option<Self> {
+        let Channels { bias, mantissas, shifts, .. } = *channels;
+        Some(Self { bias: bias.get(..end)?, mantissas: mantissas.get(..end)?, shifts: shifts.get(..end)? })
+    }
+
+    /// Of the channels from `o` on.
+    ///
+    /// # Safety
+    ///
+    /// There are four.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(super) unsafe fn get(&self, o: usize) -> Quad {
+        // SAFETY: as said.
+        unsafe {
+            let shifts = self.shifts.as_ptr().add(o).cast::<u32>().read_unaligned();
+            let shifts = vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(shifts.into()))));
+            Quad {
+                bias: vld1q_s32(self.bias.as_ptr().add(o)),
+                mantissas: vld1q_s32(self.mantissas.as_ptr().add(o)),
+                shifts: vnegq_s32(shifts),
+            }
+        }
+    }
+}
+
 /// The first four of them, or as many as there are and the last one again.
 #[inline(always)]
 fn first<T: Copy>(numbers: &[T]) -> Option<[T; QUAD]> {

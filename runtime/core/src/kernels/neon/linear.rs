@@ -2,14 +2,14 @@
 
 use core::arch::aarch64::*;
 
-use super::finish::{self, Bytes, Quad};
+use super::finish::{self, Bytes, Quads};
 use super::multiply::{Multiply, Operands, Widening};
 use super::patches::{arrange, upper_sum};
 use super::{Core, QUAD, lanes};
 use crate::kernels::channels::Output;
 use crate::kernels::linear::{Linear, Place, Source};
 use crate::kernels::patches::{HEADER, PIXELS, Patch};
-use crate::kernels::weights::{OCTET, Width};
+use crate::kernels::weights::Width;
 use crate::plan::DType;
 
 /// Pixels that products of matrices take together: there is work memory for twice as many patches of bytes.
@@ -109,90 +109,100 @@ impl<W: Width> Kernel<'_, '_, W> {
                 *excess = unsafe { upper_sum(patch, len) };
             }
         }
-        let mut o = self.place.first;
-        while o < self.place.end {
-            if Q > 1 && self.place.end - o > QUAD {
-                self.quads::<M, P, Q>(core, patches, excess, [at, o], y)?;
-                o += Q * QUAD;
-            } else {
-                self.quads::<M, P, 1>(core, patches, excess, [at, o], y)?;
-                o += QUAD;
-            }
-        }
-        Some(())
+        // SAFETY: patches have `len` elements.
+        unsafe { self.multiply::<M, P, Q>(core, patches, excess, at, y) }
     }
 
-    /// Computes `Q` quads of filters from `o` on, of which the first exists, at least in part.
-    #[inline(always)]
-    fn quads<M: Multiply, const P: usize, const Q: usize>(
+    /// Multiplies all filters with patches: `Q` quads at a time, and those left over one by one.
+    ///
+    /// # Safety
+    ///
+    /// Patches have as many elements as filters.
+    #[inline(never)]
+    #[target_feature(enable = "neon")]
+    unsafe fn multiply<M: Multiply, const P: usize, const Q: usize>(
         &self,
         core: M,
         patches: [*const i8; P],
         excess: [i32; P],
-        [at, o]: [usize; 2],
+        at: usize,
         y: &mut Output<'_>,
     ) -> Option<()> {
-        let len = self.linear.filter_len;
-        let bytes = if W::PACKED { len / OCTET * 4 } else { len };
-        let last = self.filters.len() * size_of::<W::Unit>() - bytes;
-        // Filters beyond the last are the last one again.
-        let start = (o - self.place.first) * bytes;
+        let Linear { ref channels, out_channels, filter_len: len, .. } = *self.linear;
+        let Place { pixel, first, end } = self.place;
         let filters = self.filters.as_ptr().cast::<u8>();
-        let filters = core::array::from_fn(|q| {
-            core::array::from_fn(|i| filters.wrapping_add((start + (q * QUAD + i) * bytes).min(last)))
-        });
-        // SAFETY: patches have `len` elements, as have filters: they begin no later than `last`.
-        unsafe {
-            let sums = core.sums::<W, P, Q>(&Operands { filters, patches, len });
-            for (q, sums) in sums.into_iter().enumerate().take_while(|(q, _)| o + q * QUAD < self.place.end) {
-                self.finish(sums, excess, [at, o + q * QUAD], y)?;
+        let bytes = if W::PACKED { len / 2 } else { len };
+        let pixel = pixel + at;
+        let mut o = first;
+        if self.fits {
+            let quads = Quads::new(channels, end)?;
+            let output = Bytes::new(channels.zero_point, channels.clamp);
+            let excess = excess.map(|excess| vdupq_n_s32(excess));
+            let y = y.bytes_from(pixel * out_channels)?.get_mut(..(P - 1) * out_channels + end)?;
+            while end - o >= Q * QUAD {
+                let filters = filters.wrapping_add((o - first) * bytes);
+                let filters = core::array::from_fn(|q| {
+                    core::array::from_fn(|i| filters.wrapping_add((q * QUAD + i) * bytes))
+                });
+                // SAFETY: filters up to `end` have `len` elements each; `quads` and `y` reach as far.
+                unsafe {
+                    let mut sums = core.sums::<W, P, Q>(&Operands { filters, patches, len });
+                    for (q, sums) in sums.iter_mut().enumerate() {
+                        let quad = quads.get(o + q * QUAD);
+                        for (sum, &excess) in sums.iter_mut().zip(&excess) {
+                            let bias = if M::EXCESS || W::PACKED { vsubq_s32(quad.bias, excess) } else { quad.bias };
+                            *sum = quad.scaled(vaddq_s32(*sum, bias));
+                        }
+                    }
+                    store(&output, &sums, y.as_mut_ptr().add(o), out_channels);
+                }
+                o += Q * QUAD;
             }
+        }
+        while o < end {
+            // Filters beyond the last are the last one again.
+            let last = end - 1 - first;
+            let filters = [core::array::from_fn(|i| filters.wrapping_add((o - first + i).min(last) * bytes))];
+            // SAFETY: filters up to `end` have `len` elements each.
+            let [sums] = unsafe { core.sums::<W, P, 1>(&Operands { filters, patches, len }) };
+            for (pixel, (sums, excess)) in (pixel..).zip(sums.into_iter().zip(excess)) {
+                for (o, sum) in (o..end).zip(lanes(sums)) {
+                    y.put(pixel * out_channels + o, channels.finish(o, sum.wrapping_sub(excess))?)?;
+                }
+            }
+            o += QUAD;
         }
         Some(())
     }
+}
 
-    /// Finishes the sums of a quad of filters from `o` on of `P` pixels from `at` on.
-    #[inline]
-    #[target_feature(enable = "neon")]
-    fn finish<const P: usize>(
-        &self,
-        mut sums: [int32x4_t; P],
-        excess: [i32; P],
-        [at, o]: [usize; 2],
-        y: &mut Output<'_>,
-    ) -> Option<()> {
-        let Linear { ref channels, out_channels, .. } = *self.linear;
-        for (sums, excess) in sums.iter_mut().zip(excess) {
-            *sums = vsubq_s32(*sums, vdupq_n_s32(excess));
-        }
-        let pixel = self.place.pixel + at;
-        let count = QUAD.min(self.place.end - o);
-        if !self.fits {
-            for (pixel, sums) in (pixel..).zip(sums) {
-                for (o, sum) in (o..).zip(lanes(sums)).take(count) {
-                    y.put(pixel * out_channels + o, channels.finish(o, sum)?)?;
+/// Stores the outputs of `Q` quads of channels for `P` pixels, which lie `stride` apart.
+///
+/// # Safety
+///
+/// They can be written at `y`.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn store<const P: usize, const Q: usize>(output: &Bytes, scaled: &[[int32x4_t; P]; Q], y: *mut u8, stride: usize) {
+    // Vectors of one pixel after those of the other; an output has four of them.
+    let vector = |i: usize| scaled[i % Q][(i / Q) % P];
+    for first in (0..P * Q).step_by(QUAD) {
+        let out = output.finish([vector(first), vector(first + 1), vector(first + 2), vector(first + 3)]);
+        // SAFETY: as said.
+        unsafe {
+            if Q == 2 {
+                let out = vreinterpretq_u64_s8(out);
+                let y = y.wrapping_add(first / 2 * stride);
+                y.cast::<u64>().write_unaligned(vgetq_lane_u64::<0>(out));
+                if P > 1 {
+                    y.add(stride).cast::<u64>().write_unaligned(vgetq_lane_u64::<1>(out));
+                }
+            } else {
+                let words = lanes(vreinterpretq_s32_s8(out));
+                for (i, &word) in words.iter().enumerate().take(P) {
+                    y.add((first + i) * stride).cast::<i32>().write_unaligned(word);
                 }
             }
-            return Some(());
         }
-        let quad = Quad::new(channels, o)?;
-        let output = Bytes::new(channels.zero_point, channels.clamp);
-        let mut out = [[0u8; QUAD]; P];
-        for (sums, out) in sums.chunks(QUAD).zip(out.chunks_mut(QUAD)) {
-            let scaled = |i: usize| sums.get(i).map_or(vdupq_n_s32(0), |&sum| quad.scaled(vaddq_s32(sum, quad.bias)));
-            let done = output.finish(core::array::from_fn(scaled));
-            let words = lanes(vreinterpretq_s32_s8(done));
-            for (out, word) in out.iter_mut().zip(words) {
-                *out = word.to_le_bytes();
-            }
-        }
-        let y = y.bytes_from(pixel * out_channels + o)?.get_mut(..(P - 1) * out_channels + count)?;
-        for (y, out) in y.chunks_mut(out_channels).zip(out) {
-            match y.first_chunk_mut() {
-                Some(y) if count == QUAD => *y = out,
-                _ => y.get_mut(..count)?.copy_from_slice(out.get(..count)?),
-            }
-        }
-        Some(())
     }
 }

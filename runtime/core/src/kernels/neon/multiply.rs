@@ -244,21 +244,11 @@ unsafe fn by_pairs<W: Width, const P: usize, const Q: usize>(
     let mut acc = [[vdupq_n_s32(0); P]; Q];
     let (steps, octets) = steps::<W>(len);
     for step in 0..steps {
-        for half in 0..if W::PACKED { 2 } else { 1 } {
-            let mut x = [vdupq_n_s8(0); P];
-            for (octets, patches) in x.as_chunks_mut::<2>().0.iter_mut().zip(patches.as_chunks::<2>().0) {
-                // SAFETY: every patch has the step.
-                *octets = octets_of(patches.map(|patch| unsafe { elements::<W>(patch, step)[half] }));
-            }
-            for (acc, filters) in acc.iter_mut().zip(&filters) {
-                for (pair, filters) in filters.as_chunks::<2>().0.iter().enumerate() {
-                    // SAFETY: every filter has the step.
-                    let bytes = filters.map(|filter| unsafe { vld1q_s8(filter.add(step * VECTOR).cast()) });
-                    let w = octets_of(bytes).map(|w| unpacked::<W>(vreinterpretq_u8_s8(w))[half]);
-                    for (acc, x) in acc.as_chunks_mut::<2>().0.iter_mut().zip(x.as_chunks::<2>().0) {
-                        acc[pair] = matrix.add(matrix.add(acc[pair], x[0], w[0]), x[1], w[1]);
-                    }
-                }
+        // SAFETY: every filter and patch has the step.
+        unsafe {
+            step_by_pairs::<W, P, Q, 0>(matrix, operands, step, &mut acc);
+            if W::PACKED {
+                step_by_pairs::<W, P, Q, 1>(matrix, operands, step, &mut acc);
             }
         }
     }
@@ -283,6 +273,36 @@ unsafe fn by_pairs<W: Width, const P: usize, const Q: usize>(
         }
     }
     acc
+}
+
+/// Adds a step's products; `HALF` is 1 for the vectors of odd places.
+///
+/// # Safety
+///
+/// Every filter and patch has the step.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn step_by_pairs<W: Width, const P: usize, const Q: usize, const HALF: usize>(
+    matrix: MatrixProduct,
+    operands: &Operands<P, Q>,
+    step: usize,
+    acc: &mut [[int32x4_t; P]; Q],
+) {
+    let mut x = [vdupq_n_s8(0); P];
+    for (octets, patches) in x.as_chunks_mut::<2>().0.iter_mut().zip(operands.patches.as_chunks::<2>().0) {
+        // SAFETY: as said.
+        *octets = octets_of(patches.map(|patch| unsafe { elements::<W>(patch, step)[HALF] }));
+    }
+    for (acc, filters) in acc.iter_mut().zip(&operands.filters) {
+        for (pair, filters) in filters.as_chunks::<2>().0.iter().enumerate() {
+            // SAFETY: as said.
+            let bytes = filters.map(|filter| unsafe { vld1q_s8(filter.add(step * VECTOR).cast()) });
+            let w = octets_of(bytes).map(|w| unpacked::<W>(vreinterpretq_u8_s8(w))[HALF]);
+            for (acc, x) in acc.as_chunks_mut::<2>().0.iter_mut().zip(x.as_chunks::<2>().0) {
+                acc[pair] = matrix.add(matrix.add(acc[pair], x[0], w[0]), x[1], w[1]);
+            }
+        }
+    }
 }
 
 /// Steps of a filter, and the octets behind them.
