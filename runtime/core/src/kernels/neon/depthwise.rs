@@ -1,13 +1,17 @@
-//! Depthwise convolutions, sixteen channels of a pixel at a time, where they lie.
+//! Depthwise convolutions, sixteen channels of a pixel at a time.
+//!
+//! What a row of outputs reads of a block of channels lies in a ring of rows, padding included: each row of the input is
+//! copied once, and all windows are alike.
 
 use core::arch::aarch64::*;
+use core::arch::asm;
 use core::ptr;
 
 use super::finish::{self, Bytes, Quad};
 use super::{QUAD, VECTOR};
 use crate::kernels::channels::{Channels, Output};
 use crate::kernels::weights::{Matrix, OCTET, Width};
-use crate::kernels::window::Window;
+use crate::kernels::window::{Axis, Window};
 use crate::plan::DType;
 
 /// Taps at most.
@@ -19,6 +23,9 @@ const NINE: usize = 9;
 /// Any number of taps.
 const ANY: usize = 0;
 
+/// Pixels of a ring: rows of outputs that need more are computed in pieces.
+const RING: usize = 256;
+
 /// A depthwise convolution with one output channel for each input channel.
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Depthwise<'s, 'a, W: Width> {
@@ -27,144 +34,150 @@ pub(in crate::kernels) struct Depthwise<'s, 'a, W: Width> {
     pub(in crate::kernels) channels: &'s Channels<'a>,
 }
 
-/// Where taps read, relative to a window's first.
-struct Taps {
-    offsets: [usize; MOST_TAPS],
-    count: usize,
+/// Elements that `count` neighbouring windows read.
+const fn extent(axis: &Axis, count: usize) -> usize {
+    let kernel = axis.kernel.wrapping_sub(1).wrapping_mul(axis.dilation.get()).wrapping_add(1);
+    count.wrapping_sub(1).wrapping_mul(axis.stride).wrapping_add(kernel)
 }
 
 impl<W: Width> Depthwise<'_, '_, W> {
     /// Whether the kernel can do it.
     pub(in crate::kernels) fn fits(&self, dtype: DType) -> bool {
+        let Window { rows, cols, .. } = self.window;
         dtype == DType::I8
-            && self.window.taps().is_some_and(|taps| (1..=MOST_TAPS).contains(&taps))
+            && self.window.taps().is_some_and(|taps| taps <= MOST_TAPS)
+            && extent(rows, 1).saturating_mul(extent(cols, 1)) <= RING
             && finish::fit(self.channels)
     }
 
     /// Runs it, if it [fits](Self::fits): a block of channels at a time, with weights that are prepared once. The last block
     /// goes back as far as it needs to be whole.
     pub(in crate::kernels) fn run(&self, x: &[i8], x_zero: i8, y: &mut Output<'_>) -> Option<()> {
-        let channels = self.window.in_channels;
-        let taps = self.taps()?;
-        for o in (0..channels).step_by(VECTOR) {
-            let first = o.min(channels.saturating_sub(VECTOR));
-            // SAFETY: every core of the architecture has vectors.
-            let block = unsafe { Block::new(self, first, taps.count)? };
-            match taps.count {
-                NINE => self.run_block::<NINE>(&block, &taps, x, x_zero, y)?,
-                _ => self.run_block::<ANY>(&block, &taps, x, x_zero, y)?,
-            }
-        }
-        Some(())
-    }
-
-    fn taps(&self) -> Option<Taps> {
-        let Window { rows, cols, in_channels, .. } = *self.window;
-        let (mut offsets, count) = ([0usize; MOST_TAPS], self.window.taps()?);
-        for (tap, offset) in offsets.iter_mut().enumerate().take(count) {
-            let (ky, kx) = (tap / cols.kernel, tap % cols.kernel);
-            let row = ky.wrapping_mul(rows.dilation.get()).wrapping_mul(cols.input);
-            *offset = row.wrapping_add(kx.wrapping_mul(cols.dilation.get())).wrapping_mul(in_channels);
-        }
-        Some(Taps { offsets, count })
-    }
-
-    /// All pixels of a block of channels. `T` is the number of taps, or [`ANY`].
-    fn run_block<const T: usize>(
-        &self,
-        block: &Block,
-        taps: &Taps,
-        x: &[i8],
-        x_zero: i8,
-        y: &mut Output<'_>,
-    ) -> Option<()> {
         let Window { batch, rows, cols, in_channels, .. } = *self.window;
         let image_len = rows.input.wrapping_mul(cols.input).wrapping_mul(in_channels);
-        let ([top, height], [left, width]) = (rows.inside(), cols.inside());
-        // A window inside the input reads as far as this behind its first element.
-        let reach = taps.offsets.get(taps.count.wrapping_sub(1))?.wrapping_add(VECTOR);
-        let step = cols.stride.wrapping_mul(in_channels);
-        let mut border = Border::new(x_zero);
-        for n in 0..batch {
-            let image = x.get(n.wrapping_mul(image_len)..)?;
-            for oy in 0..rows.output {
-                let pixel = n.wrapping_mul(rows.output).wrapping_add(oy).wrapping_mul(cols.output);
-                let inside = oy.wrapping_sub(top) < height;
-                let mut ox = 0;
-                while ox < cols.output {
-                    let at = pixel.wrapping_add(ox).wrapping_mul(in_channels).wrapping_add(block.first);
-                    let y = y.bytes_from(at)?;
-                    // These wrap where a window begins in the padding.
-                    let iy = oy.wrapping_mul(rows.stride).wrapping_sub(rows.before);
-                    let ix = ox.wrapping_mul(cols.stride).wrapping_sub(cols.before);
-                    let start = iy.wrapping_mul(cols.input).wrapping_add(ix).wrapping_mul(in_channels);
-                    let start = start.wrapping_add(block.first);
-                    // How many windows from here on lie inside, and end before the input does, whose last pixels may have
-                    // fewer channels left than a vector.
-                    let left_inside = if inside { width.saturating_sub(ox.wrapping_sub(left)) } else { 0 };
-                    let room = image.len().checked_sub(start.saturating_add(reach));
-                    let fit = room.map_or(0, |room| room.checked_div(step).unwrap_or(0).saturating_add(1));
-                    let count = left_inside.min(fit);
-                    if count > 0 && ox >= left {
-                        let y = y.get_mut(..count.wrapping_sub(1).wrapping_mul(in_channels).wrapping_add(block.lanes))?;
-                        // SAFETY: the last window ends within `image`; `y` has the block's channels of every pixel.
-                        unsafe {
-                            let x = image.as_ptr().add(start);
-                            block.row::<T>(x, step, &taps.offsets, y.as_mut_ptr(), in_channels, count);
-                        }
-                        ox = ox.wrapping_add(count);
-                        continue;
+        let taps = self.window.taps()?;
+        // Outputs of a row whose windows have room in the ring.
+        let room = (RING / extent(&rows, 1)).checked_sub(extent(&cols, 1))?;
+        let piece = room.checked_div(cols.stride)?.wrapping_add(1);
+        // SAFETY: every core of the architecture has vectors.
+        let mut block = unsafe { Block::new(self.channels) };
+        let mut ring = Ring::new(x_zero, &rows);
+        for o in (0..in_channels).step_by(VECTOR) {
+            let first = o.min(in_channels.saturating_sub(VECTOR));
+            // SAFETY: as said.
+            unsafe { block.set(self, first, taps)? };
+            for n in 0..batch {
+                let image = x.get(n.wrapping_mul(image_len)..)?;
+                let pixel = n.wrapping_mul(rows.output).wrapping_mul(cols.output);
+                for left in (0..cols.output).step_by(piece) {
+                    let columns = [left, piece.min(cols.output.wrapping_sub(left))];
+                    match taps {
+                        NINE => self.run_piece::<NINE>(&block, &mut ring, image, columns, pixel, y)?,
+                        _ => self.run_piece::<ANY>(&block, &mut ring, image, columns, pixel, y)?,
                     }
-                    border.fill(self.window, image, [iy, ix], block.first)?;
-                    let y = y.get_mut(..block.lanes)?;
-                    // SAFETY: every tap points at a vector; `y` has the block's channels.
-                    unsafe { block.pixel::<T>(&border.taps, y.as_mut_ptr()) };
-                    ox = ox.wrapping_add(1);
                 }
+            }
+        }
+        Some(())
+    }
+
+    /// Columns `left..left + count` of all rows of an image's outputs, which begin at `pixel`. `T` is the number of taps, or
+    /// [`ANY`].
+    fn run_piece<const T: usize>(
+        &self,
+        block: &Block,
+        ring: &mut Ring,
+        image: &[i8],
+        [left, count]: [usize; 2],
+        pixel: usize,
+        y: &mut Output<'_>,
+    ) -> Option<()> {
+        let Window { rows, cols, in_channels, .. } = *self.window;
+        ring.columns = extent(&cols, count);
+        let mut filled = 0usize;
+        for oy in 0..rows.output {
+            let top = oy.wrapping_mul(rows.stride);
+            let end = top.wrapping_add(ring.rows);
+            for row in filled.max(top)..end {
+                let iy = row.checked_sub(rows.before).filter(|&iy| iy < rows.input);
+                let start = iy.map(|iy| iy.wrapping_mul(cols.input).wrapping_mul(in_channels).wrapping_add(block.first));
+                let input = start.and_then(|start| image.get(start..));
+                ring.fill(row, input, &cols, left.wrapping_mul(cols.stride), in_channels)?;
+            }
+            filled = end;
+            let offsets = ring.offsets(top, &rows, &cols)?;
+            let at = pixel.wrapping_add(oy.wrapping_mul(cols.output)).wrapping_add(left).wrapping_mul(in_channels);
+            let y = y.bytes_from(at.wrapping_add(block.first))?;
+            let y = y.get_mut(..count.wrapping_sub(1).wrapping_mul(in_channels).wrapping_add(block.lanes))?;
+            // SAFETY: the ring has a vector for each column that the windows read, in every row that `offsets` names; `y`
+            // has the block's channels of every pixel.
+            unsafe {
+                let x = ring.pixels.as_ptr().cast();
+                block.row::<T>(x, cols.stride.wrapping_mul(VECTOR), &offsets, y.as_mut_ptr(), in_channels, count);
             }
         }
         Some(())
     }
 }
 
-/// What the taps of a window at the border read.
-struct Border {
-    taps: [*const i8; MOST_TAPS],
+/// Rows of the padded input, a vector for each pixel: row `r` in place `r mod rows`.
+struct Ring {
+    pixels: [[i8; VECTOR]; RING],
+    rows: usize,
+    columns: usize,
     padding: [i8; VECTOR],
-    /// What ends the input and is no whole vector.
-    spare: [[i8; VECTOR]; MOST_TAPS],
 }
 
-impl Border {
-    fn new(x_zero: i8) -> Self {
-        Self { taps: [ptr::null(); MOST_TAPS], padding: [x_zero; VECTOR], spare: [[0; VECTOR]; MOST_TAPS] }
+impl Ring {
+    /// With as many rows as a window reaches over.
+    fn new(x_zero: i8, rows: &Axis) -> Self {
+        Self { pixels: [[0; VECTOR]; RING], rows: extent(rows, 1), columns: 0, padding: [x_zero; VECTOR] }
     }
 
-    /// Points each tap of the window at `[iy, ix]`, which wrap, at a vector of channels from `first` on.
-    #[inline(always)]
-    fn fill(&mut self, window: &Window, image: &[i8], [iy, ix]: [usize; 2], first: usize) -> Option<()> {
-        let Window { rows, cols, in_channels, .. } = *window;
-        let mut places = self.taps.iter_mut().zip(&mut self.spare);
-        for ky in 0..rows.kernel {
-            let iy = iy.wrapping_add(ky.wrapping_mul(rows.dilation.get()));
-            for kx in 0..cols.kernel {
-                let ix = ix.wrapping_add(kx.wrapping_mul(cols.dilation.get()));
-                let at = iy.wrapping_mul(cols.input).wrapping_add(ix).wrapping_mul(in_channels).wrapping_add(first);
-                let (tap, spare) = places.next()?;
-                *tap = self.padding.as_ptr();
-                if iy < rows.input && ix < cols.input {
-                    let x = image.get(at..)?;
-                    *tap = match x.first_chunk::<VECTOR>() {
-                        Some(x) => x.as_ptr(),
-                        None => {
-                            spare.get_mut(..x.len())?.copy_from_slice(x);
-                            spare.as_ptr()
-                        }
-                    };
-                }
-            }
+    /// Fills the place of row `row`, from column `left` of the padded input on: `input` begins with the block's channels of
+    /// the row's first pixel, or is `None` if the row is padding.
+    fn fill(&mut self, row: usize, input: Option<&[i8]>, cols: &Axis, left: usize, in_channels: usize) -> Option<()> {
+        let start = row.checked_rem(self.rows)?.wrapping_mul(self.columns);
+        let pixels = self.pixels.get_mut(start..start.wrapping_add(self.columns))?;
+        let Some(input) = input else {
+            pixels.fill(self.padding);
+            return Some(());
+        };
+        // Columns of padding, of the input, and again of padding.
+        let before = cols.before.saturating_sub(left).min(self.columns);
+        let skipped = left.saturating_sub(cols.before).min(cols.input);
+        let (padding, rest) = pixels.split_at_mut_checked(before)?;
+        let (inside, behind) = rest.split_at_mut_checked(cols.input.wrapping_sub(skipped).min(rest.len()))?;
+        padding.fill(self.padding);
+        behind.fill(self.padding);
+        let input = input.get(skipped.wrapping_mul(in_channels)..)?;
+        // Pixels behind which the input has a vector; others there meet weights of 0.
+        let whole = input.len().checked_sub(VECTOR).map_or(0, |last| last.checked_div(in_channels).unwrap_or(0) + 1);
+        let (whole, rest) = inside.split_at_mut(whole.min(inside.len()));
+        for (i, pixel) in whole.iter_mut().enumerate() {
+            // SAFETY: a vector lies there, as said.
+            *pixel = unsafe { input.as_ptr().add(i * in_channels).cast::<[i8; VECTOR]>().read_unaligned() };
+        }
+        for (pixel, at) in rest.iter_mut().zip((0..).step_by(in_channels).skip(whole.len())) {
+            let x = input.get(at..)?;
+            pixel.get_mut(..x.len())?.copy_from_slice(x);
         }
         Some(())
+    }
+
+    /// Where the taps of windows read that begin with row `top` of the padded input, in bytes from the first pixel's vector.
+    #[inline(always)]
+    fn offsets(&self, top: usize, rows: &Axis, cols: &Axis) -> Option<[usize; MOST_TAPS]> {
+        let mut offsets = [0; MOST_TAPS];
+        let mut slots = offsets.iter_mut();
+        for ky in 0..rows.kernel {
+            let row = top.wrapping_add(ky.wrapping_mul(rows.dilation.get()));
+            let start = row.checked_rem(self.rows)?.wrapping_mul(self.columns).wrapping_mul(VECTOR);
+            for kx in 0..cols.kernel {
+                *slots.next()? = start.wrapping_add(kx.wrapping_mul(cols.dilation.get()).wrapping_mul(VECTOR));
+            }
+        }
+        Some(offsets)
     }
 }
 
@@ -174,7 +187,7 @@ impl Border {
 /// subtracted instead, which makes the sum too large by its weight. The bias makes up for it.
 struct Block {
     first: usize,
-    /// Channels, a vector or all that there are.
+    /// Channels: a vector, or all that there are.
     lanes: usize,
     weights: [int8x16_t; MOST_TAPS],
     taps: usize,
@@ -184,29 +197,39 @@ struct Block {
 
 impl Block {
     #[target_feature(enable = "neon")]
-    fn new<W: Width>(conv: &Depthwise<'_, '_, W>, first: usize, taps: usize) -> Option<Self> {
-        let (channels, count) = (conv.channels, conv.window.in_channels);
-        let mut quads = [Quad::new(channels, first)?; 4];
-        for (i, quad) in quads.iter_mut().enumerate() {
-            *quad = Quad::new(channels, (first + i * QUAD).min(count - 1))?;
+    fn new(channels: &Channels<'_>) -> Self {
+        Self {
+            first: 0,
+            lanes: 0,
+            weights: [vdupq_n_s8(0); MOST_TAPS],
+            taps: 0,
+            quads: [Quad::none(); 4],
+            output: Bytes::new(channels.zero_point, channels.clamp),
         }
-        let lanes = VECTOR.min(count - first);
-        let mut weights = [vdupq_n_s8(0); MOST_TAPS];
+    }
+
+    /// Takes on the channels from `first` on.
+    #[target_feature(enable = "neon")]
+    fn set<W: Width>(&mut self, conv: &Depthwise<'_, '_, W>, first: usize, taps: usize) -> Option<()> {
+        let count = conv.window.in_channels;
+        for (i, quad) in self.quads.iter_mut().enumerate() {
+            *quad = Quad::new(conv.channels, (first + i * QUAD).min(count - 1))?;
+        }
+        (self.first, self.lanes, self.taps) = (first, VECTOR.min(count - first), taps);
         let mut second = [vdupq_n_s16(0); 2];
-        for (tap, weights) in weights.iter_mut().enumerate().take(taps) {
-            *weights = tap_weights(conv.weights, [tap, first, lanes], count)?;
+        for (tap, weights) in self.weights.iter_mut().enumerate().take(taps) {
+            *weights = tap_weights(conv.weights, tap, [first, self.lanes])?;
             if tap % 2 == 1 {
                 second = [vaddw_s8(second[0], vget_low_s8(*weights)), vaddw_high_s8(second[1], *weights)];
             }
         }
-        let [a, b, c, d] = &mut quads;
+        let [a, b, c, d] = &mut self.quads;
         (a.bias, b.bias) = (vsubw_s16(a.bias, vget_low_s16(second[0])), vsubw_high_s16(b.bias, second[0]));
         (c.bias, d.bias) = (vsubw_s16(c.bias, vget_low_s16(second[1])), vsubw_high_s16(d.bias, second[1]));
-        let output = Bytes::new(channels.zero_point, channels.clamp);
-        Some(Self { first, lanes, weights, taps, quads, output })
+        Some(())
     }
 
-    /// Computes `count` pixels, `x_step` and `y_step` apart, whose windows lie inside the input.
+    /// Computes `count` pixels, `x_step` and `y_step` apart.
     ///
     /// # Safety
     ///
@@ -223,27 +246,12 @@ impl Block {
         count: usize,
     ) {
         for i in 0..count {
-            let x = x.wrapping_add(i * x_step);
             // SAFETY: as said.
             unsafe {
+                let x = x.add(i * x_step);
                 let sums = self.sums::<T>(|tap| vld1q_s8(x.add(offsets[tap])));
                 self.store(sums, y.add(i * y_step));
             }
-        }
-    }
-
-    /// Computes one pixel.
-    ///
-    /// # Safety
-    ///
-    /// A vector can be read at each of the first `T` taps, and the block's channels written at `y`.
-    #[inline(never)]
-    #[target_feature(enable = "neon")]
-    unsafe fn pixel<const T: usize>(&self, taps: &[*const i8; MOST_TAPS], y: *mut u8) {
-        // SAFETY: as said.
-        unsafe {
-            let sums = self.sums::<T>(|tap| vld1q_s8(taps[tap]));
-            self.store(sums, y);
         }
     }
 
@@ -261,13 +269,12 @@ impl Block {
         };
         for (pair, w) in self.weights.as_chunks::<2>().0.iter().enumerate().take(taps / 2) {
             let x = [read(2 * pair), vmvnq_s8(read(2 * pair + 1))];
-            let low = vmull_s8(vget_low_s8(x[0]), vget_low_s8(w[0]));
-            let high = vmull_high_s8(x[0], w[0]);
-            add(vmlsl_s8(low, vget_low_s8(x[1]), vget_low_s8(w[1])), vmlsl_high_s8(high, x[1], w[1]));
+            let [low, high] = products(x[0], w[0]);
+            add(vmlsl_s8(low, vget_low_s8(x[1]), vget_low_s8(w[1])), less_high_products(high, x[1], w[1]));
         }
         if taps % 2 == 1 {
-            let (x, w) = (read(taps - 1), self.weights[taps - 1]);
-            add(vmull_s8(vget_low_s8(x), vget_low_s8(w)), vmull_high_s8(x, w));
+            let [low, high] = products(read(taps - 1), self.weights[taps - 1]);
+            add(low, high);
         }
         acc
     }
@@ -280,7 +287,7 @@ impl Block {
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn store(&self, sums: [int32x4_t; 4], y: *mut u8) {
-        let [a, b, c, d] = self.quads;
+        let [a, b, c, d] = &self.quads;
         let scaled = [a.scaled(sums[0]), b.scaled(sums[1]), c.scaled(sums[2]), d.scaled(sums[3])];
         let out = vreinterpretq_u8_s8(self.output.finish(scaled));
         // SAFETY: as said.
@@ -298,36 +305,59 @@ impl Block {
     }
 }
 
-/// The weights of a tap for `lanes` channels from `first` on, of `count`; 0 beyond.
+/// The products of bytes. The compiler would take upper halves of weights out of the loop, which costs registers that are
+/// needed, and an instruction for those of `x`.
 #[inline]
 #[target_feature(enable = "neon")]
-fn tap_weights<W: Width>(
-    weights: &Matrix<'_, W>,
-    [tap, first, lanes]: [usize; 3],
-    count: usize,
-) -> Option<int8x16_t> {
+fn products(x: int8x16_t, w: int8x16_t) -> [int16x8_t; 2] {
+    let high: int16x8_t;
+    // SAFETY: an instruction of every core, which touches registers only.
+    unsafe {
+        asm!(
+            "smull2 {high:v}.8h, {x:v}.16b, {w:v}.16b",
+            high = lateout(vreg) high,
+            x = in(vreg) x,
+            w = in(vreg) w,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    [vmull_s8(vget_low_s8(x), vget_low_s8(w)), high]
+}
+
+/// Subtracts the products of upper halves.
+#[inline]
+#[target_feature(enable = "neon")]
+fn less_high_products(mut from: int16x8_t, x: int8x16_t, w: int8x16_t) -> int16x8_t {
+    // SAFETY: an instruction of every core, which touches registers only.
+    unsafe {
+        asm!(
+            "smlsl2 {from:v}.8h, {x:v}.16b, {w:v}.16b",
+            from = inout(vreg) from,
+            x = in(vreg) x,
+            w = in(vreg) w,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    from
+}
+
+/// The weights of a tap for `lanes` channels from `first` on; 0 beyond.
+#[inline]
+#[target_feature(enable = "neon")]
+fn tap_weights<W: Width>(weights: &Matrix<'_, W>, tap: usize, [first, lanes]: [usize; 2]) -> Option<int8x16_t> {
     let row = weights.row(tap)?;
-    if let Some(bytes) = W::bytes(weights, tap * count + first).and_then(|bytes| bytes.get(..lanes)) {
-        let mut all = [0i8; VECTOR];
-        return Some(match bytes.first_chunk::<VECTOR>() {
-            // SAFETY: 16 bytes are read.
-            Some(bytes) => unsafe { vld1q_s8(bytes.as_ptr()) },
-            None => {
-                all.get_mut(..lanes)?.copy_from_slice(bytes);
-                // SAFETY: 16 bytes are read.
-                unsafe { vld1q_s8(all.as_ptr()) }
-            }
-        });
+    if lanes == VECTOR && !W::PACKED {
+        let bytes = row.get(first..)?.get(..VECTOR)?;
+        // SAFETY: 16 weights are bytes.
+        return Some(unsafe { vld1q_s8(bytes.as_ptr().cast()) });
     }
     if lanes == VECTOR && first.is_multiple_of(OCTET) {
         let words = row.get(first / OCTET..)?.get(..2)?;
         // SAFETY: two octets of packed weights are two words.
         let bytes = unsafe { vld1_u8(words.as_ptr().cast()) };
         // Nibbles in turn: elements 0, 1, 4, 5, 2, 3, 6, 7 of each octet.
-        let nibbles = vcombine_u8(
-            vzip1_u8(vand_u8(bytes, vdup_n_u8(15)), vshr_n_u8::<4>(bytes)),
-            vzip2_u8(vand_u8(bytes, vdup_n_u8(15)), vshr_n_u8::<4>(bytes)),
-        );
+        let (low, high) = (vand_u8(bytes, vdup_n_u8(15)), vshr_n_u8::<4>(bytes));
+        let nibbles = vcombine_u8(vzip1_u8(low, high), vzip2_u8(low, high));
         let order = vcombine_u8(vcreate_u8(0x0706_0302_0504_0100), vcreate_u8(0x0F0E_0B0A_0D0C_0908));
         return Some(vsubq_s8(vreinterpretq_s8_u8(vqtbl1q_u8(nibbles, order)), vdupq_n_s8(8)));
     }

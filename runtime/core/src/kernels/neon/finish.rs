@@ -33,6 +33,14 @@ impl Quad {
         Some(Self { bias, mantissas, shifts: vnegq_s32(vmovl_s16(vget_low_s16(shifts))) })
     }
 
+    /// Of no channels.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(super) fn none() -> Self {
+        let zero = vdupq_n_s32(0);
+        Self { bias: zero, mantissas: zero, shifts: zero }
+    }
+
     /// `⌊sum · multiplier + 1/2⌋` of sums that hold their bias.
     #[inline]
     #[target_feature(enable = "neon")]
