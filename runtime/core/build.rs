@@ -19,7 +19,9 @@ const V8M_WITH_MVE: [&str; 3] = ["cortex-m52", "cortex-m55", "cortex-m85"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(dsp, dsp_optional, mve, neon, bytes, vectors, x86, scalar, native, armv6m, armv7m, rv32)");
+    println!(
+        "cargo::rustc-check-cfg=cfg(dsp, dsp_optional, mve, neon, bytes, vectors, x86, scalar, native, armv6m, armv7m, rv32)"
+    );
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
     let has = |feature| features.split(',').any(|has| has == feature);

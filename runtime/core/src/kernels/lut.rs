@@ -63,7 +63,10 @@ fn run_bytes(
     table: &[u8; ENTRIES],
 ) -> Result<(), Reason> {
     #[cfg(neon)]
-    return look_up(plan, arena, [x, y], table);
+    {
+        super::neon::look_up(table, memory::moved(plan, arena, [x, y])?);
+        Ok(())
+    }
     #[cfg(not(neon))]
     {
         let entry = |x: u8| table[usize::from(x.wrapping_add(128))];
@@ -79,20 +82,4 @@ fn run_bytes(
         }
         Ok(())
     }
-}
-
-/// As [`run_bytes`], with the core's own instructions: in place, where the input is copied to if it is elsewhere.
-#[cfg(neon)]
-fn look_up(
-    plan: &Plan<'_>,
-    arena: &mut [u8],
-    [x, y]: [&TensorRecord; 2],
-    table: &[u8; ENTRIES],
-) -> Result<(), Reason> {
-    if x.is_const() || x.offset != y.offset {
-        let (inputs, out) = memory::split(plan, arena, y)?;
-        memory::copy(out, 0, inputs.bytes(x)?).ok_or(Reason::TensorBounds)?;
-    }
-    super::neon::look_up(table, memory::bytes_mut(arena, y)?);
-    Ok(())
 }

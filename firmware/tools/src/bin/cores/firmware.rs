@@ -98,11 +98,8 @@ impl Work {
     /// Runs an emulator in the work folder, so that no name in its command line has a blank, and returns what it says.
     pub(crate) fn emulate(&self, emulator: &mut Command) -> Result<String, Error> {
         let output = self.folder.join("output");
-        let mut child = emulator
-            .current_dir(&self.folder)
-            .stdin(Stdio::null())
-            .stdout(File::create(&output)?)
-            .spawn()?;
+        let mut child =
+            emulator.current_dir(&self.folder).stdin(Stdio::null()).stdout(File::create(&output)?).spawn()?;
         let start = Instant::now();
         let status = loop {
             match child.try_wait()? {

@@ -75,5 +75,7 @@ pub(crate) fn of(core: &Core, rows: &[Row], measured: &[Measured]) -> String {
 fn whole(core: &Core, rows: &[Row], measured: &[Measured], model: &str, bits: Bits) -> Pair {
     let layers = || rows.iter().zip(measured).filter(|(row, _)| row.model == model);
     let chosen = layers().filter(|(row, _)| row.bits == bits || (row.bits == Bits::Eight && !row.layer.has_weights()));
-    chosen.fold(Pair { theirs: Some(0), ..Pair::default() }, |sum, (row, measured)| sum.plus(Pair::of(core, row, measured), row.repeat))
+    chosen.fold(Pair { theirs: Some(0), ..Pair::default() }, |sum, (row, measured)| {
+        sum.plus(Pair::of(core, row, measured), row.repeat)
+    })
 }

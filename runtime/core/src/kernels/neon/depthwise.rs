@@ -100,20 +100,21 @@ impl<W: Width> Depthwise<'_, '_, W> {
             let end = top.wrapping_add(ring.rows);
             for row in filled.max(top)..end {
                 let iy = row.checked_sub(rows.before).filter(|&iy| iy < rows.input);
-                let start = iy.map(|iy| iy.wrapping_mul(cols.input).wrapping_mul(in_channels).wrapping_add(block.first));
+                let start =
+                    iy.map(|iy| iy.wrapping_mul(cols.input).wrapping_mul(in_channels).wrapping_add(block.first));
                 let input = start.and_then(|start| image.get(start..));
                 ring.fill(row, input, &cols, left.wrapping_mul(cols.stride), in_channels)?;
             }
             filled = end;
-            let offsets = ring.offsets(top, &rows, &cols)?;
+            ring.set_offsets(top, &rows, &cols)?;
             let at = pixel.wrapping_add(oy.wrapping_mul(cols.output)).wrapping_add(left).wrapping_mul(in_channels);
             let y = y.bytes_from(at.wrapping_add(block.first))?;
             let y = y.get_mut(..count.wrapping_sub(1).wrapping_mul(in_channels).wrapping_add(block.lanes))?;
-            // SAFETY: the ring has a vector for each column that the windows read, in every row that `offsets` names; `y`
+            // SAFETY: the ring has a vector for each column that the windows read, in every row that its offsets name; `y`
             // has the block's channels of every pixel.
             unsafe {
                 let x = ring.pixels.as_ptr().cast();
-                block.row::<T>(x, cols.stride.wrapping_mul(VECTOR), &offsets, y.as_mut_ptr(), in_channels, count);
+                block.row::<T>(x, cols.stride.wrapping_mul(VECTOR), &ring.offsets, y.as_mut_ptr(), in_channels, count);
             }
         }
         Some(())
@@ -126,12 +127,15 @@ struct Ring {
     rows: usize,
     columns: usize,
     padding: [i8; VECTOR],
+    /// Where the taps of windows read, in bytes from the first pixel's vector.
+    offsets: [usize; MOST_TAPS],
 }
 
 impl Ring {
     /// With as many rows as a window reaches over.
     fn new(x_zero: i8, rows: &Axis) -> Self {
-        Self { pixels: [[0; VECTOR]; RING], rows: extent(rows, 1), columns: 0, padding: [x_zero; VECTOR] }
+        let offsets = [0; MOST_TAPS];
+        Self { pixels: [[0; VECTOR]; RING], rows: extent(rows, 1), columns: 0, padding: [x_zero; VECTOR], offsets }
     }
 
     /// Fills the place of row `row`, from column `left` of the padded input on: `input` begins with the block's channels of
@@ -165,11 +169,10 @@ impl Ring {
         Some(())
     }
 
-    /// Where the taps of windows read that begin with row `top` of the padded input, in bytes from the first pixel's vector.
+    /// Sets the offsets for windows that begin with row `top` of the padded input.
     #[inline(always)]
-    fn offsets(&self, top: usize, rows: &Axis, cols: &Axis) -> Option<[usize; MOST_TAPS]> {
-        let mut offsets = [0; MOST_TAPS];
-        let mut slots = offsets.iter_mut();
+    fn set_offsets(&mut self, top: usize, rows: &Axis, cols: &Axis) -> Option<()> {
+        let mut slots = self.offsets.iter_mut();
         for ky in 0..rows.kernel {
             let row = top.wrapping_add(ky.wrapping_mul(rows.dilation.get()));
             let start = row.checked_rem(self.rows)?.wrapping_mul(self.columns).wrapping_mul(VECTOR);
@@ -177,7 +180,7 @@ impl Ring {
                 *slots.next()? = start.wrapping_add(kx.wrapping_mul(cols.dilation.get()).wrapping_mul(VECTOR));
             }
         }
-        Some(offsets)
+        Some(())
     }
 }
 

@@ -141,9 +141,8 @@ impl<W: Width> Kernel<'_, '_, W> {
             let y = y.bytes_from(pixel * out_channels)?.get_mut(..(P - 1) * out_channels + end)?;
             while end - o >= Q * QUAD {
                 let filters = filters.wrapping_add((o - first) * bytes);
-                let filters = core::array::from_fn(|q| {
-                    core::array::from_fn(|i| filters.wrapping_add((q * QUAD + i) * bytes))
-                });
+                let filters =
+                    core::array::from_fn(|q| core::array::from_fn(|i| filters.wrapping_add((q * QUAD + i) * bytes)));
                 // SAFETY: filters up to `end` have `len` elements each; `quads` and `y` reach as far.
                 unsafe {
                     let mut sums = core.sums::<W, P, Q>(&Operands { filters, patches, len });
@@ -183,7 +182,12 @@ impl<W: Width> Kernel<'_, '_, W> {
 /// They can be written at `y`.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn store<const P: usize, const Q: usize>(output: &Bytes, scaled: &[[int32x4_t; P]; Q], y: *mut u8, stride: usize) {
+unsafe fn store<const P: usize, const Q: usize>(
+    output: &Bytes,
+    scaled: &[[int32x4_t; P]; Q],
+    y: *mut u8,
+    stride: usize,
+) {
     // Vectors of one pixel after those of the other; an output has four of them.
     let vector = |i: usize| scaled[i % Q][(i / Q) % P];
     for first in (0..P * Q).step_by(QUAD) {

@@ -5,8 +5,8 @@
 //! library, and of the compiler elsewhere ([`Core`]).
 #![allow(unsafe_code)]
 
-mod add;
 mod depthwise;
+mod elementwise;
 mod finish;
 mod linear;
 mod lut;
@@ -16,8 +16,8 @@ mod product;
 
 use core::arch::aarch64::*;
 
-pub(super) use add::add;
 pub(super) use depthwise::Depthwise;
+pub(super) use elementwise::{Rescale, add, mul};
 pub(super) use linear::run;
 pub(super) use lut::look_up;
 pub(super) use patches::{Runs, copy, copy_runs};
