@@ -25,10 +25,8 @@ pub(in crate::kernels) fn copy_runs(from: &[i8], to: &mut [i8], runs: Runs) -> O
     let Some(last) = count.checked_sub(1) else { return Some(()) };
     from.get(..last.checked_mul(from_step)?.checked_add(len)?)?;
     to.get(..last.checked_mul(to_step)?.checked_add(len)?)?;
-    for run in 0..count {
-        // SAFETY: the last run ends within the slices, which do not overlap.
-        unsafe { copy_bytes(from.as_ptr().add(run * from_step), to.as_mut_ptr().add(run * to_step), len) };
-    }
+    // SAFETY: the last run ends within the slices, which do not overlap.
+    unsafe { copy_bytes(from.as_ptr(), to.as_mut_ptr(), runs) };
     Some(())
 }
 
@@ -36,49 +34,50 @@ pub(in crate::kernels) fn copy_runs(from: &[i8], to: &mut [i8], runs: Runs) -> O
 #[inline(always)]
 pub(in crate::kernels) fn copy(from: &[i8], to: &mut [i8]) -> Option<()> {
     let to = to.get_mut(..from.len())?;
+    let runs = Runs { count: 1, len: from.len(), from_step: 0, to_step: 0 };
     // SAFETY: `to` is as long.
-    unsafe { copy_bytes(from.as_ptr(), to.as_mut_ptr(), from.len()) };
+    unsafe { copy_bytes(from.as_ptr(), to.as_mut_ptr(), runs) };
     Some(())
 }
 
-/// Copies `len` bytes: whole vectors, the last of which may copy some bytes again.
+/// Copies runs of bytes, vector by vector, the last of which may copy some bytes again.
 ///
 /// # Safety
 ///
-/// `from` and `to` have `len` bytes and do not overlap.
+/// `from` and `to` have all bytes of every run and do not overlap.
 #[inline(always)]
-unsafe fn copy_bytes(from: *const i8, to: *mut i8, len: usize) {
-    /// Copies the first and the last bytes that fill a `T` each.
+unsafe fn copy_bytes(from: *const i8, to: *mut i8, Runs { count, len, from_step, to_step }: Runs) {
+    /// Copies the bytes that fill a `T` from `at` on.
     ///
     /// # Safety
     ///
-    /// `len` is at least the size of `T`; all else as for [`copy_bytes`].
+    /// Both have them.
     #[inline(always)]
-    unsafe fn ends<T: Copy>(from: *const i8, to: *mut i8, len: usize) {
-        let last = len - size_of::<T>();
+    unsafe fn one<T: Copy>(from: *const i8, to: *mut i8, at: usize) {
         // SAFETY: as said.
-        unsafe {
-            to.cast::<T>().write_unaligned(from.cast::<T>().read_unaligned());
-            to.add(last).cast::<T>().write_unaligned(from.add(last).cast::<T>().read_unaligned());
-        }
+        unsafe { to.add(at).cast::<T>().write_unaligned(from.add(at).cast::<T>().read_unaligned()) };
     }
+    let each = |f: fn(*const i8, *mut i8, usize)| {
+        let (mut from, mut to) = (from, to);
+        for _ in 0..count {
+            f(from, to, len);
+            (from, to) = (from.wrapping_add(from_step), to.wrapping_add(to_step));
+        }
+    };
     // SAFETY: nothing at `len` or beyond is read or written.
     unsafe {
         match len {
             0 => {}
-            1 => *to = *from,
-            2..4 => ends::<u16>(from, to, len),
-            4..8 => ends::<u32>(from, to, len),
-            8..VECTOR => ends::<u64>(from, to, len),
-            _ => {
-                let mut at = 0;
-                while at + VECTOR < len {
-                    to.add(at).cast::<u128>().write_unaligned(from.add(at).cast::<u128>().read_unaligned());
-                    at += VECTOR;
+            1 => each(|from, to, _| one::<u8>(from, to, 0)),
+            2..4 => each(|from, to, len| [0, len - 2].into_iter().for_each(|at| one::<u16>(from, to, at))),
+            4..8 => each(|from, to, len| [0, len - 4].into_iter().for_each(|at| one::<u32>(from, to, at))),
+            8..VECTOR => each(|from, to, len| [0, len - 8].into_iter().for_each(|at| one::<u64>(from, to, at))),
+            _ => each(|from, to, len| {
+                for at in (0..len - VECTOR).step_by(VECTOR) {
+                    one::<u128>(from, to, at);
                 }
-                let last = len - VECTOR;
-                to.add(last).cast::<u128>().write_unaligned(from.add(last).cast::<u128>().read_unaligned());
-            }
+                one::<u128>(from, to, len - VECTOR);
+            }),
         }
     }
 }
