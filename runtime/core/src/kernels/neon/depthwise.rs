@@ -282,7 +282,7 @@ impl Block {
         acc
     }
 
-    /// Finishes sums and stores the block's channels.
+    /// Byteses sums and stores the block's channels.
     ///
     /// # Safety
     ///

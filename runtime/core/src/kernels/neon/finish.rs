@@ -1,4 +1,4 @@
-//! Sums to outputs of 8 bits.
+//! Sums to outputs.
 
 use core::arch::aarch64::*;
 
@@ -12,7 +12,7 @@ pub(super) fn fit(channels: &Channels<'_>) -> bool {
     channels.shifts.iter().all(|&shift| shift > 0)
 }
 
-/// What finishes the sums of four channels that [fit].
+/// What finishes the sums of four channels.
 #[derive(Clone, Copy)]
 pub(super) struct Quad {
     pub(super) bias: int32x4_t,
@@ -41,7 +41,18 @@ impl Quad {
         Self { bias: zero, mantissas: zero, shifts: zero }
     }
 
-    /// `⌊sum · multiplier + 1/2⌋` of sums that hold their bias.
+    /// The same as [`Self::scaled`] for any multiplier, saturated: in 64 bits.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(super) fn scaled_wide(&self, sums: int32x4_t) -> int32x4_t {
+        let shifts = vsubq_s32(self.shifts, vdupq_n_s32(31));
+        let low = vmull_s32(vget_low_s32(sums), vget_low_s32(self.mantissas));
+        let low = vrshlq_s64(low, vmovl_s32(vget_low_s32(shifts)));
+        let high = vrshlq_s64(vmull_high_s32(sums, self.mantissas), vmovl_high_s32(shifts));
+        vqmovn_high_s64(vqmovn_s64(low), high)
+    }
+
+    /// `⌊sum · multiplier + 1/2⌋` of sums that hold their bias, of channels that [fit].
     #[inline]
     #[target_feature(enable = "neon")]
     pub(super) fn scaled(&self, sums: int32x4_t) -> int32x4_t {
@@ -49,7 +60,7 @@ impl Quad {
     }
 }
 
-/// What finishes the sums of channels that [fit], quad by quad.
+/// What finishes the sums of channels, quad by quad.
 pub(super) struct Quads<'a> {
     /// Constants of channel 0.
     bias: &'a [i32],
@@ -118,5 +129,28 @@ impl Bytes {
         let halves = [vqmovn_high_s32(vqmovn_s32(a), b), vqmovn_high_s32(vqmovn_s32(c), d)];
         let [low, high] = halves.map(|half| vqaddq_s16(half, self.zero_point));
         vminq_s8(vmaxq_s8(vqmovn_high_s16(vqmovn_s16(low), high), self.low), self.high)
+    }
+}
+
+/// Zero point and range of any output.
+#[derive(Clone, Copy)]
+pub(super) struct Words {
+    zero_point: int32x4_t,
+    low: int32x4_t,
+    high: int32x4_t,
+}
+
+impl Words {
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(super) fn new(zero_point: i32, [low, high]: [i32; 2]) -> Self {
+        Self { zero_point: vdupq_n_s32(zero_point), low: vdupq_n_s32(low), high: vdupq_n_s32(high) }
+    }
+
+    /// Adds the zero point and clamps.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    pub(super) fn finish(&self, values: int32x4_t) -> int32x4_t {
+        vminq_s32(vmaxq_s32(vqaddq_s32(values, self.zero_point), self.low), self.high)
     }
 }

@@ -2,7 +2,7 @@
 
 use core::arch::aarch64::*;
 
-use super::finish::{self, Bytes, Quads};
+use super::finish::{self, Bytes, Quads, Words};
 use super::multiply::{Multiply, Operands, Widening};
 use super::patches::{arrange, upper_sum};
 use super::{Core, QUAD, lanes};
@@ -47,7 +47,7 @@ struct Kernel<'l, 'a, W: Width> {
     /// Those of `place`, one after the other.
     filters: &'a [W::Unit],
     place: Place,
-    /// Whether vectors can finish the sums.
+    /// Whether sums are finished in 32 bits, for an output of 8.
     fits: bool,
 }
 
@@ -110,17 +110,23 @@ impl<W: Width> Kernel<'_, '_, W> {
             }
         }
         // SAFETY: patches have `len` elements.
-        unsafe { self.multiply::<M, P, Q>(core, patches, excess, at, y) }
+        unsafe {
+            if self.fits {
+                self.multiply::<M, P, Q, true>(core, patches, excess, at, y)
+            } else {
+                self.multiply::<M, P, Q, false>(core, patches, excess, at, y)
+            }
+        }
     }
 
-    /// Multiplies all filters with patches: `Q` quads at a time, and those left over one by one.
+    /// Multiplies all filters with patches: `Q` quads at a time, and those left over one by one. `FITS` is as `self.fits`.
     ///
     /// # Safety
     ///
     /// Patches have as many elements as filters.
     #[inline(never)]
     #[target_feature(enable = "neon")]
-    unsafe fn multiply<M: Multiply, const P: usize, const Q: usize>(
+    unsafe fn multiply<M: Multiply, const P: usize, const Q: usize, const FITS: bool>(
         &self,
         core: M,
         patches: [*const i8; P],
@@ -134,29 +140,35 @@ impl<W: Width> Kernel<'_, '_, W> {
         let bytes = if W::PACKED { len / 2 } else { len };
         let pixel = pixel + at;
         let mut o = first;
-        if self.fits {
-            let quads = Quads::new(channels, end)?;
-            let output = Bytes::new(channels.zero_point, channels.clamp);
-            let excess = excess.map(|excess| vdupq_n_s32(excess));
-            let y = y.bytes_from(pixel * out_channels)?.get_mut(..(P - 1) * out_channels + end)?;
-            while end - o >= Q * QUAD {
-                let filters = filters.wrapping_add((o - first) * bytes);
-                let filters =
-                    core::array::from_fn(|q| core::array::from_fn(|i| filters.wrapping_add((q * QUAD + i) * bytes)));
-                // SAFETY: filters up to `end` have `len` elements each; `quads` and `y` reach as far.
-                unsafe {
-                    let mut sums = core.sums::<W, P, Q>(&Operands { filters, patches, len });
-                    for (q, sums) in sums.iter_mut().enumerate() {
-                        let quad = quads.get(o + q * QUAD);
-                        for (sum, &excess) in sums.iter_mut().zip(&excess) {
-                            let bias = if M::EXCESS || W::PACKED { vsubq_s32(quad.bias, excess) } else { quad.bias };
-                            *sum = quad.scaled(vaddq_s32(*sum, bias));
-                        }
+        let quads = Quads::new(channels, end)?;
+        let (bytes_out, words_out) =
+            (Bytes::new(channels.zero_point, channels.clamp), Words::new(channels.zero_point, channels.clamp));
+        let (dtype, size) = (y.dtype(), if FITS { 1 } else { y.dtype().size() });
+        let minus = excess.map(|excess| vdupq_n_s32(excess));
+        let out = y.bytes_from(pixel * out_channels * size)?.get_mut(..((P - 1) * out_channels + end) * size)?;
+        while end - o >= Q * QUAD {
+            let filters = filters.wrapping_add((o - first) * bytes);
+            let filters =
+                core::array::from_fn(|q| core::array::from_fn(|i| filters.wrapping_add((q * QUAD + i) * bytes)));
+            // SAFETY: filters up to `end` have `len` elements each; `quads` and `out` reach as far.
+            unsafe {
+                let mut sums = core.sums::<W, P, Q>(&Operands { filters, patches, len });
+                for (q, sums) in sums.iter_mut().enumerate() {
+                    let quad = quads.get(o + q * QUAD);
+                    for (sum, &minus) in sums.iter_mut().zip(&minus) {
+                        let bias = if M::EXCESS || W::PACKED { vsubq_s32(quad.bias, minus) } else { quad.bias };
+                        let biased = vaddq_s32(*sum, bias);
+                        *sum = if FITS { quad.scaled(biased) } else { quad.scaled_wide(biased) };
                     }
-                    store(&output, &sums, y.as_mut_ptr().add(o), out_channels);
                 }
-                o += Q * QUAD;
+                let out = out.as_mut_ptr().add(o * size);
+                if FITS {
+                    store(&bytes_out, &sums, out, out_channels);
+                } else {
+                    store_any(&words_out, &sums, out, dtype, out_channels);
+                }
             }
+            o += Q * QUAD;
         }
         while o < end {
             // Filters beyond the last are the last one again.
@@ -205,6 +217,40 @@ unsafe fn store<const P: usize, const Q: usize>(
                 let words = lanes(vreinterpretq_s32_s8(out));
                 for (i, &word) in words.iter().enumerate().take(P) {
                     y.add((first + i) * stride).cast::<i32>().write_unaligned(word);
+                }
+            }
+        }
+    }
+}
+
+/// As [`store`], for any output.
+///
+/// # Safety
+///
+/// They can be written at `y`.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn store_any<const P: usize, const Q: usize>(
+    output: &Words,
+    scaled: &[[int32x4_t; P]; Q],
+    y: *mut u8,
+    dtype: DType,
+    stride: usize,
+) {
+    for (q, scaled) in scaled.iter().enumerate() {
+        for (pixel, &scaled) in scaled.iter().enumerate() {
+            let out = output.finish(scaled);
+            let halves = vmovn_s32(out);
+            let bytes = vmovn_s16(vcombine_s16(halves, halves));
+            let at = pixel * stride + q * QUAD;
+            // SAFETY: as said.
+            unsafe {
+                match dtype {
+                    DType::I8 => {
+                        y.add(at).cast::<i32>().write_unaligned(vget_lane_s32::<0>(vreinterpret_s32_s8(bytes)))
+                    }
+                    DType::I16 => vst1_u8(y.add(2 * at), vreinterpret_u8_s16(halves)),
+                    DType::I32 => vst1q_u8(y.add(4 * at), vreinterpretq_u8_s32(out)),
                 }
             }
         }

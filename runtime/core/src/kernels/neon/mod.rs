@@ -13,6 +13,7 @@ mod lut;
 mod multiply;
 mod patches;
 mod product;
+mod softmax;
 
 use core::arch::aarch64::*;
 
@@ -22,6 +23,7 @@ pub(super) use linear::run;
 pub(super) use lut::look_up;
 pub(super) use patches::{Runs, copy, copy_runs};
 pub(super) use product::Products;
+pub(super) use softmax::Powers;
 
 use multiply::{DotProduct, MatrixProduct};
 
