@@ -1,10 +1,13 @@
 //! Says which kernels the target has instructions for, where the compiler does not tell crates: `cfg(dsp)`, the DSP
 //! extension of Arm M-profile cores (dual 16-bit multiply-accumulate), and `cfg(dsp_optional)` where cores of the
 //! architecture may lack it; `cfg(mve)`, their vector extension (Helium), whose kernels take the place of those.
-//! `cfg(vectors)`: cores whose vector unit the compiler may always use, x86-64 and aarch64; `cfg(x86)`: x86-64 with the
-//! standard library, which tells at run time what else a core has. `cfg(scalar)`: all other cores; of these,
+//! `cfg(neon)`: aarch64 with its vector unit. `cfg(bytes)`: cores whose kernels multiply vectors of bytes, these two.
+//! `cfg(vectors)`: other cores whose vector unit the compiler may always use, x86-64 above all; `cfg(x86)`: x86-64 with
+//! the standard library, which tells at run time what else a core has. `cfg(scalar)`: all other cores; of these,
 //! `cfg(native)`: those with kernels in their own instructions, which are those of `cfg(armv6m)`, `cfg(armv7m)` or
 //! `cfg(rv32)`.
+//!
+//! `RUSTFLAGS="--cfg portable"` leaves the kernels for aarch64 out, to measure what they gain.
 
 use std::env;
 
@@ -16,11 +19,20 @@ const V8M_WITH_MVE: [&str; 3] = ["cortex-m52", "cortex-m55", "cortex-m85"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(dsp, dsp_optional, mve, vectors, x86, scalar, native, armv6m, armv7m, rv32)");
+    println!(
+        "cargo::rustc-check-cfg=cfg(dsp, dsp_optional, mve, neon, bytes, vectors, x86, scalar, native, armv6m, armv7m, rv32)"
+    );
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
-    let vectors = arch == "x86_64" || arch == "aarch64";
+    let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    let has = |feature| features.split(',').any(|has| has == feature);
+    let neon = arch == "aarch64" && has("neon") && env::var_os("CARGO_CFG_PORTABLE").is_none();
+    let vectors = !neon && (arch == "x86_64" || arch == "aarch64");
     if vectors {
         println!("cargo::rustc-cfg=vectors");
+    }
+    if neon {
+        println!("cargo::rustc-cfg=neon");
+        println!("cargo::rustc-cfg=bytes");
     }
     if arch == "x86_64" && env::var_os("CARGO_FEATURE_STD").is_some() {
         println!("cargo::rustc-cfg=x86");
@@ -32,15 +44,14 @@ fn main() {
     let one_of = |cores: &[&str]| target.starts_with("thumbv8m.main") && cpu.is_some_and(|cpu| cores.contains(&cpu));
     if one_of(&V8M_WITH_MVE) {
         println!("cargo::rustc-cfg=mve");
+        println!("cargo::rustc-cfg=bytes");
     } else if one_of(&V8M_WITH_DSP) {
         println!("cargo::rustc-cfg=dsp");
         println!("cargo::rustc-cfg=dsp_optional");
     } else if target.starts_with("thumbv7em") {
         println!("cargo::rustc-cfg=dsp");
-    } else if !vectors {
+    } else if !vectors && !neon {
         println!("cargo::rustc-cfg=scalar");
-        let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
-        let has = |feature| features.split(',').any(|has| has == feature);
         // Armv8-M has all that its predecessors have; RV32E has half of the registers.
         let native = match arch.as_str() {
             "arm" if target.starts_with("thumbv6m") || target.starts_with("thumbv8m.base") => "armv6m",

@@ -3,8 +3,8 @@
  * Build:  gcc -O2 -fPIC -shared -o libinsncount.so insncount.c
  * Use:    qemu-system-arm ... -plugin ./libinsncount.so,out=counts.txt
  *
- * The Thumb hints #8 (0xbf80) and #9 (0xbf90), which do nothing on any Cortex-M, begin and end a region. Each end writes
- * one line, "instructions=N taken=M": all instructions executed, markers excluded, and how often execution went on
+ * The Thumb hints #8 (0xbf80) and #9 (0xbf90), which do nothing on any Cortex-M, begin and end a region; in code for
+ * aarch64 the hints #80 (0xd5032a1f) and #96 (0xd5032c1f), which do nothing there. Each end writes one line, "instructions=N taken=M": all instructions executed, markers excluded, and how often execution went on
  * anywhere else than at the next address. Without an end marker nothing is written.
  *
  * The declarations are the part of the plugin interface used here, so that no QEMU headers are needed.
@@ -86,11 +86,13 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
         const uint8_t *bytes = qemu_plugin_insn_data(insn);
         size_t size = qemu_plugin_insn_size(insn);
-        unsigned code = size == 2 ? bytes[0] | bytes[1] << 8 : 0;
+        uint32_t code = bytes[0] | bytes[1] << 8;
+        if (size == 4)
+            code |= bytes[2] << 16 | (uint32_t)bytes[3] << 24;
         block->end = qemu_plugin_insn_vaddr(insn) + size;
-        if (code == 0xbf80)
+        if (code == 0xbf80 || code == 0xd5032a1f)
             qemu_plugin_register_vcpu_insn_exec_cb(insn, begin, QEMU_PLUGIN_CB_NO_REGS, NULL);
-        else if (code == 0xbf90)
+        else if (code == 0xbf90 || code == 0xd5032c1f)
             qemu_plugin_register_vcpu_insn_exec_cb(insn, end, QEMU_PLUGIN_CB_NO_REGS, NULL);
         else
             qemu_plugin_register_vcpu_insn_exec_inline(insn, QEMU_PLUGIN_INLINE_ADD_U64, &instructions, 1);

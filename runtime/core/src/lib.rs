@@ -12,8 +12,8 @@
 //! in 64-bit integers, so that every target produces the same bits.
 #![no_std]
 // Only the kernels written in a core's own instructions need it.
-#![cfg_attr(not(any(dsp, mve, x86, native)), forbid(unsafe_code))]
-#![cfg_attr(any(dsp, mve, x86, native), deny(unsafe_code))]
+#![cfg_attr(not(any(dsp, mve, neon, x86, native)), forbid(unsafe_code))]
+#![cfg_attr(any(dsp, mve, neon, x86, native), deny(unsafe_code))]
 
 #[cfg(feature = "build")]
 extern crate alloc;

@@ -4,7 +4,7 @@ use super::{binary, memory};
 use crate::error::Reason;
 use crate::op::{AddParams, OpKind};
 use crate::operator::Operator;
-#[cfg(any(dsp, mve, x86))]
+#[cfg(any(dsp, mve, neon, x86))]
 use crate::plan::{DType, TensorRecord};
 use crate::plan::{OpView, Plan};
 
@@ -38,7 +38,7 @@ impl Operator for Add {
         let (a, b, y) = (plan.input(op, 0)?, plan.input(op, 1)?, plan.output(op, 0)?);
         let [a_zero, b_zero, y_zero] = [a, b, y].map(|tensor| i32::from(tensor.zero_point));
         let (a_factor, b_factor) = (i64::from(p.a_factor), i64::from(p.b_factor));
-        #[cfg(any(dsp, mve, x86))]
+        #[cfg(any(dsp, mve, neon, x86))]
         if let Some(done) = run_bytes(&p, [&a, &b, &y], arena) {
             return done;
         }
@@ -61,7 +61,7 @@ impl Operator for Add {
 }
 
 /// `y = clamp(⌊(start + a · factors[0] + b · factors[1]) / 2^shift⌋)`, element by element; sums are below 2^39.
-#[cfg(any(dsp, mve, x86))]
+#[cfg(any(dsp, mve, neon, x86))]
 pub(super) struct Sums {
     /// What every sum begins with.
     pub(super) start: i64,
@@ -72,10 +72,10 @@ pub(super) struct Sums {
 }
 
 /// Sums of 8-bit tensors of one length in the core's own instructions. `None` where these cannot do it.
-#[cfg(any(dsp, mve, x86))]
+#[cfg(any(dsp, mve, neon, x86))]
 fn run_bytes(p: &AddParams, [a, b, y]: [&TensorRecord; 3], arena: &mut [u8]) -> Option<Result<(), Reason>> {
     /// Shifts that the core's kernel does.
-    const SHIFTS: core::ops::Range<u32> = if cfg!(mve) { 16..40 } else { 8..40 };
+    const SHIFTS: core::ops::Range<u32> = if cfg!(any(mve, neon)) { 16..40 } else { 8..40 };
     let (tensors, len) = ([a, b, y], memory::elements(y));
     let alike = tensors.iter().all(|tensor| tensor.dtype == DType::I8 && memory::elements(tensor) == len);
     if !alike || a.is_const() || b.is_const() || !SHIFTS.contains(&p.shift) {
@@ -94,6 +94,8 @@ fn run_bytes(p: &AddParams, [a, b, y]: [&TensorRecord; 3], arena: &mut [u8]) -> 
     let done = super::dsp::add(arena, offsets, len, &sums);
     #[cfg(mve)]
     let done = super::mve::add(arena, offsets, len, &sums);
+    #[cfg(neon)]
+    let done = super::neon::add(arena, offsets, len, &sums);
     #[cfg(x86)]
     let done = super::x86::Avx2::detect()?.add(arena, offsets, len, &sums);
     Some(done.ok_or(Reason::TensorBounds))

@@ -48,7 +48,7 @@ impl<'a> Channels<'a> {
     /// Whether all multipliers lie in `[2^-23, 2^-2)`, so that the high words of products are enough: with `t = 31 + shift`
     /// at least 33, `⌊p / 2^t + 1/2⌋ = (⌊p / 2^32⌋ + 2^(t − 33)) >> (t − 32)`, and the zero point, shifted likewise, fits
     /// beside them.
-    #[cfg(not(mve))]
+    #[cfg(not(bytes))]
     pub(crate) fn are_plain(&self) -> bool {
         self.shifts.iter().all(|&shift| plain(shift))
     }
@@ -151,7 +151,7 @@ impl<'a> Output<'a> {
     }
 
     /// Elements of 8 bits from `index` on.
-    #[cfg(any(dsp, mve, x86, scalar))]
+    #[cfg(any(dsp, bytes, x86, scalar))]
     pub(crate) fn bytes_from(&mut self, index: usize) -> Option<&mut [u8]> {
         self.bytes.get_mut(index..)
     }

@@ -165,7 +165,7 @@ impl<W: Width> Source for Pixels<'_, '_, W> {
         }
     }
 
-    #[cfg(mve)]
+    #[cfg(bytes)]
     #[inline(always)]
     fn direct(&self, i: usize, len: usize) -> Option<&[i8]> {
         if self.conv.window.rows.kernel > 1 || self.interior.quads.wrapping_mul(4) != len {
@@ -190,14 +190,14 @@ impl<W: Width> Pixels<'_, '_, W> {
     #[inline(always)]
     fn write_inside<const N: usize>(&self, start: usize, patch: &mut Patch<'_, N>) -> Option<()> {
         let Interior { quads, tap_step, .. } = self.interior;
-        #[cfg(mve)]
+        #[cfg(bytes)]
         return patch.write_segments(self.image.get(start..)?, [self.conv.window.rows.kernel, tap_step], quads);
-        #[cfg(not(mve))]
+        #[cfg(not(bytes))]
         self.write_segments(start, tap_step, quads, patch)
     }
 
     /// Writes whole quads of segments that lie `tap_step` apart.
-    #[cfg(not(mve))]
+    #[cfg(not(bytes))]
     #[inline(always)]
     fn write_segments<const N: usize>(
         &self,

@@ -4,6 +4,8 @@ use super::channels::{Channels, Output};
 use super::memory;
 #[cfg(mve)]
 use super::mve;
+#[cfg(neon)]
+use super::neon;
 use super::strips::{QUAD, Quad, Shape, Strip};
 use super::weights::{Int4, Int8, Matrix, Width, by_width};
 use super::window::{Taps, Window};
@@ -127,6 +129,14 @@ impl<'a, W: Width> Depthwise<'a, W> {
             let blocks = x86::Depthwise { window, weights, channels };
             if let Some(avx2) = Avx2::detect().filter(|_| blocks.fits(y.dtype())) {
                 return blocks.run(avx2, x, x_zero, y);
+            }
+        }
+        #[cfg(neon)]
+        if self.multiplier == 1 {
+            let Self { window, weights, channels, .. } = self;
+            let blocks = neon::Depthwise { window, weights, channels };
+            if blocks.fits(y.dtype()) {
+                return blocks.run(x, x_zero, y);
             }
         }
         #[cfg(mve)]

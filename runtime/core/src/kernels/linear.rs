@@ -2,12 +2,12 @@
 
 use super::channels::{Channels, Output};
 use super::patches::Patch;
-#[cfg(not(mve))]
+#[cfg(not(bytes))]
 use super::patches::{self, PIXELS};
 #[cfg(vectors)]
 use super::weights::OCTET;
 use super::weights::{Matrix, Width};
-#[cfg(not(mve))]
+#[cfg(not(bytes))]
 use crate::plan::DType;
 
 /// What output pixels read.
@@ -17,7 +17,7 @@ pub(crate) trait Source {
 
     /// What pixel `i` reads as it lies in the input, if these are neighbours: `len` elements, the last of which may be
     /// others where they meet weights of 0.
-    #[cfg(mve)]
+    #[cfg(bytes)]
     fn direct(&self, i: usize, len: usize) -> Option<&[i8]>;
 }
 
@@ -35,7 +35,7 @@ impl Source for Rows<'_> {
         patch.write(0, self.x.get(start..start.wrapping_add(self.depth))?, 0)
     }
 
-    #[cfg(mve)]
+    #[cfg(bytes)]
     #[inline(always)]
     fn direct(&self, i: usize, len: usize) -> Option<&[i8]> {
         let start = i.wrapping_mul(self.depth);
@@ -75,12 +75,14 @@ impl<W: Width> Linear<'_, W> {
     ) -> Option<()> {
         #[cfg(mve)]
         return super::mve::run(self, source, pixels, place, work, y);
-        #[cfg(not(mve))]
+        #[cfg(neon)]
+        return super::neon::run(self, source, pixels, place, work, y);
+        #[cfg(not(bytes))]
         self.run_by_patches(source, pixels, place, work, y)
     }
 
     /// As [`Self::run`], where kernels take patches from work memory.
-    #[cfg(not(mve))]
+    #[cfg(not(bytes))]
     #[inline(always)]
     fn run_by_patches(
         &self,
@@ -114,7 +116,7 @@ impl<W: Width> Linear<'_, W> {
     }
 
     /// Writes the patch of pixel `at` alone.
-    #[cfg(not(mve))]
+    #[cfg(not(bytes))]
     #[inline(always)]
     fn write_one(&self, source: &impl Source, at: usize, words: &mut [u32]) -> Option<()> {
         #[cfg(scalar)]
@@ -125,7 +127,7 @@ impl<W: Width> Linear<'_, W> {
     }
 
     /// Multiplies the patches of `P` pixels with the filters.
-    #[cfg(not(mve))]
+    #[cfg(not(bytes))]
     #[inline(always)]
     fn multiply<const P: usize>(&self, work: &mut [u32], place: Place, y: &mut Output<'_>, plain: bool) -> Option<()> {
         #[cfg(dsp)]

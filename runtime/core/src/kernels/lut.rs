@@ -62,16 +62,24 @@ fn run_bytes(
     [x, y]: [&TensorRecord; 2],
     table: &[u8; ENTRIES],
 ) -> Result<(), Reason> {
-    let entry = |x: u8| table[usize::from(x.wrapping_add(128))];
-    if !x.is_const() && x.offset == y.offset {
-        for slot in memory::bytes_mut(arena, y)? {
-            *slot = entry(*slot);
+    #[cfg(neon)]
+    {
+        super::neon::look_up(table, memory::moved(plan, arena, [x, y])?);
+        Ok(())
+    }
+    #[cfg(not(neon))]
+    {
+        let entry = |x: u8| table[usize::from(x.wrapping_add(128))];
+        if !x.is_const() && x.offset == y.offset {
+            for slot in memory::bytes_mut(arena, y)? {
+                *slot = entry(*slot);
+            }
+            return Ok(());
         }
-        return Ok(());
+        let (inputs, out) = memory::split(plan, arena, y)?;
+        for (slot, &x) in out.iter_mut().zip(inputs.bytes(x)?) {
+            *slot = entry(x);
+        }
+        Ok(())
     }
-    let (inputs, out) = memory::split(plan, arena, y)?;
-    for (slot, &x) in out.iter_mut().zip(inputs.bytes(x)?) {
-        *slot = entry(x);
-    }
-    Ok(())
 }

@@ -5,7 +5,9 @@ use super::window::{Axis, Taps, Window};
 use crate::error::Reason;
 use crate::op::{MaxPool2dParams, OpKind};
 use crate::operator::Operator;
-use crate::plan::{DType, OpView, Plan};
+#[cfg(neon)]
+use crate::plan::DType;
+use crate::plan::{OpView, Plan};
 
 /// `y = clamp(max x)` over the window's elements inside the input: exact.
 ///
@@ -21,9 +23,16 @@ fn elements(axis: &Axis, taps: Taps) -> impl Iterator<Item = usize> + Clone {
     (0..taps.len()).map(move |tap| start.wrapping_add(tap.wrapping_mul(step)))
 }
 
-fn run(window: &Window, clamp: [i32; 2], dtype: DType, x: &[u8], y: &mut [u8]) -> Option<()> {
+/// Elements are numbers of type `T`: `load` and `store` are given the index of a block's first.
+#[inline(always)]
+fn run<T: Copy + Ord>(
+    window: &Window,
+    clamp: [T; 2],
+    load: impl Fn(usize, &mut [T]),
+    mut store: impl FnMut(usize, &[T]),
+) -> Option<()> {
     let Window { batch, rows, cols, in_channels, .. } = *window;
-    let (mut highest, mut values) = ([0i32; BLOCK], [0i32; BLOCK]);
+    let (mut highest, mut values) = ([clamp[0]; BLOCK], [clamp[0]; BLOCK]);
     let mut at = 0usize;
     for n in 0..batch {
         for oy in 0..rows.output {
@@ -38,7 +47,7 @@ fn run(window: &Window, clamp: [i32; 2], dtype: DType, x: &[u8], y: &mut [u8]) -
                         let row = n.wrapping_mul(rows.input).wrapping_add(iy).wrapping_mul(cols.input);
                         for ix in elements(&cols, tx) {
                             let pixel = row.wrapping_add(ix).wrapping_mul(in_channels);
-                            memory::load(x, dtype, pixel.wrapping_add(c), values);
+                            load(pixel.wrapping_add(c), values);
                             for (highest, &value) in highest.iter_mut().zip(&*values) {
                                 *highest = value.max(*highest);
                             }
@@ -47,13 +56,29 @@ fn run(window: &Window, clamp: [i32; 2], dtype: DType, x: &[u8], y: &mut [u8]) -
                     for highest in highest.iter_mut() {
                         *highest = clamp[1].min(*highest);
                     }
-                    memory::store(y, dtype, at, highest);
+                    store(at, highest);
                     at = at.wrapping_add(lanes);
                 }
             }
         }
     }
     Some(())
+}
+
+/// As [`run`] with elements as they are: of these vectors hold the most.
+#[cfg(neon)]
+fn run_bytes(window: &Window, clamp: [i32; 2], x: &[u8], y: &mut [u8]) -> Option<()> {
+    let load = |at: usize, values: &mut [i8]| {
+        for (value, &x) in values.iter_mut().zip(x.get(at..).unwrap_or_default()) {
+            *value = x as i8;
+        }
+    };
+    let store = |at: usize, values: &[i8]| {
+        for (y, &value) in y.get_mut(at..).unwrap_or_default().iter_mut().zip(values) {
+            *y = value as u8;
+        }
+    };
+    run(window, clamp.map(|end| end as i8), load, store)
 }
 
 impl Operator for MaxPool2d {
@@ -77,6 +102,12 @@ impl Operator for MaxPool2d {
         let p: MaxPool2dParams = memory::params(op)?;
         let window = Window::new(&x, &y, [p.kernel, p.strides, p.dilations], p.pads, false)?;
         let (inputs, out) = memory::split(plan, arena, &y)?;
-        run(&window, p.clamp, y.dtype, inputs.bytes(&x)?, out).ok_or(Reason::OperatorShape)
+        let (dtype, x) = (y.dtype, inputs.bytes(&x)?);
+        #[cfg(neon)]
+        if dtype == DType::I8 {
+            return run_bytes(&window, p.clamp, x, out).ok_or(Reason::OperatorShape);
+        }
+        let load = |at: usize, values: &mut [i32]| memory::load(x, dtype, at, values);
+        run(&window, p.clamp, load, |at, values| memory::store(out, dtype, at, values)).ok_or(Reason::OperatorShape)
     }
 }

@@ -129,6 +129,20 @@ pub(crate) fn bytes_mut<'a>(arena: &'a mut [u8], y: &TensorRecord) -> Result<&'a
     arena.get_mut(start..end).ok_or(Reason::TensorBounds)
 }
 
+/// The bytes of an output, which hold the input's: it is copied there if it lies elsewhere.
+#[cfg(neon)]
+pub(crate) fn moved<'a>(
+    plan: &Plan<'_>,
+    arena: &'a mut [u8],
+    [x, y]: [&TensorRecord; 2],
+) -> Result<&'a mut [u8], Reason> {
+    if x.is_const() || x.offset != y.offset {
+        let (inputs, out) = split(plan, arena, y)?;
+        copy(out, 0, inputs.bytes(x)?).ok_or(Reason::TensorBounds)?;
+    }
+    bytes_mut(arena, y)
+}
+
 /// What an operator may read while it holds what it writes: the constants, and pieces of the arena with their offsets.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'a> {

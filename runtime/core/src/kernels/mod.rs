@@ -27,6 +27,8 @@ pub(crate) mod memory;
 mod mul;
 #[cfg(mve)]
 mod mve;
+#[cfg(neon)]
+mod neon;
 mod pad;
 mod patches;
 mod product;

@@ -1,9 +1,13 @@
 //! Element-wise multiplication.
 
+#[cfg(neon)]
+use super::neon;
 use super::{binary, memory};
 use crate::error::Reason;
 use crate::op::{MulParams, OpKind};
 use crate::operator::Operator;
+#[cfg(neon)]
+use crate::plan::DType;
 use crate::plan::{OpView, Plan};
 
 /// `y = clamp(zero_point_y + round_half_up((a − zero_point_a) · (b − zero_point_b) · scale_a · scale_b / scale_y))`.
@@ -30,6 +34,16 @@ impl Operator for Mul {
         let multiplier = memory::multiplier(p.mantissa, p.shift)?;
         let (a, b, y) = (plan.input(op, 0)?, plan.input(op, 1)?, plan.output(op, 0)?);
         let [a_zero, b_zero, y_zero] = [a, b, y].map(|tensor| i32::from(tensor.zero_point));
+        #[cfg(neon)]
+        if [a, b, y]
+            .iter()
+            .all(|tensor| tensor.dtype == DType::I8 && !tensor.is_const() && tensor.elements() == y.elements())
+            && let Some(rescale) = neon::Rescale::new(multiplier, [a_zero, y_zero], p.clamp)
+        {
+            let offsets = [a, b, y].map(|tensor| tensor.offset as usize);
+            let done = neon::mul(arena, offsets, memory::elements(&y), b_zero, &rescale);
+            return done.ok_or(Reason::TensorBounds);
+        }
         binary::run(op, plan, arena, |a, b| {
             // Two 17-bit differences: their product takes 64 bits.
             let product = i64::from(a.wrapping_sub(a_zero)).wrapping_mul(i64::from(b.wrapping_sub(b_zero)));

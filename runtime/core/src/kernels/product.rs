@@ -1,6 +1,10 @@
 //! Sums of products of two strided activations, row by row: what the products of two activations share.
 
 use super::memory;
+#[cfg(neon)]
+use super::neon::Products;
+#[cfg(x86)]
+use super::x86::Avx2 as Products;
 use crate::error::Reason;
 use crate::plan::TensorRecord;
 
@@ -112,15 +116,15 @@ impl Sums {
         [a_step, b_step, b_column]: [usize; 3],
         put: &mut impl FnMut(usize, i32) -> Option<()>,
     ) -> Option<usize> {
-        #[cfg(x86)]
-        if let Some(avx2) = super::x86::Avx2::detect() {
+        #[cfg(any(x86, neon))]
+        if let Some(core) = Products::detect() {
             let (depth, columns, zeros) = (self.k as usize, self.n as usize, [self.a_zero, self.b_zero]);
             let mut j = 0usize;
             if a_step == 1 && b_step == 1 {
                 let a = a.get(..depth)?;
                 while columns.wrapping_sub(j) >= 4 {
                     let column = |i: usize| b.get(j.wrapping_add(i).wrapping_mul(b_column)..)?.get(..depth);
-                    let sums = avx2.dots(a, [column(0)?, column(1)?, column(2)?, column(3)?], zeros);
+                    let sums = core.dots(a, [column(0)?, column(1)?, column(2)?, column(3)?], zeros);
                     for (i, sum) in sums.into_iter().enumerate() {
                         put(j.wrapping_add(i), sum)?;
                     }
@@ -130,7 +134,7 @@ impl Sums {
                 while columns.wrapping_sub(j) >= LANES {
                     let weight = |k: usize| a.get(k.wrapping_mul(a_step)).copied();
                     let row = |k: usize| b.get(k.wrapping_mul(b_step).wrapping_add(j)..)?.first_chunk();
-                    let sums = avx2.weighted_sum(depth, weight, row, zeros)?;
+                    let sums = core.weighted_sum(depth, weight, row, zeros)?;
                     for (i, sum) in sums.into_iter().enumerate() {
                         put(j.wrapping_add(i), sum)?;
                     }

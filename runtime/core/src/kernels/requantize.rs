@@ -1,9 +1,13 @@
 //! Change of scale, zero point or dtype.
 
 use super::memory::{self, BLOCK};
+#[cfg(neon)]
+use super::neon;
 use crate::error::Reason;
 use crate::op::{OpKind, RequantizeParams};
 use crate::operator::Operator;
+#[cfg(neon)]
+use crate::plan::DType;
 use crate::plan::{OpView, Plan};
 use crate::quant;
 
@@ -34,6 +38,13 @@ impl Operator for Requantize {
         let p: RequantizeParams = memory::params(op)?;
         let multiplier = memory::multiplier(p.mantissa, p.shift)?;
         let (x_zero, y_zero) = (i32::from(x.zero_point), i32::from(y.zero_point));
+        #[cfg(neon)]
+        if [x, y].iter().all(|tensor| tensor.dtype == DType::I8)
+            && let Some(rescale) = neon::Rescale::new(multiplier, [x_zero, y_zero], p.clamp)
+        {
+            rescale.run(memory::moved(plan, arena, [&x, &y])?);
+            return Ok(());
+        }
         let len = memory::elements(&y);
         let mut block = [0i32; BLOCK];
         // Each block is read before it is written, so the output may take the input's place.

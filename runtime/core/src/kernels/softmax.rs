@@ -4,8 +4,10 @@ use core::num::NonZeroU64;
 
 use super::fixed;
 use super::memory::{self, BLOCK};
+#[cfg(neon)]
+use super::neon::Powers;
 #[cfg(x86)]
-use super::x86::Avx2;
+use super::x86::Avx2 as Powers;
 use crate::error::Reason;
 use crate::op::{OpKind, SoftmaxParams};
 use crate::operator::Operator;
@@ -69,10 +71,10 @@ fn scale(m: u32, q: u64, shift: u32) -> u64 {
 /// Scales what the core's own kernel can; the rest is left to do.
 #[inline(always)]
 fn to_scale(block: &mut [i32], max: i32, exponent: Multiplier, q: u64, shift: u32) -> &mut [i32] {
-    #[cfg(x86)]
-    if let Some(avx2) = Avx2::detect() {
+    #[cfg(any(neon, x86))]
+    if let Some(core) = Powers::detect() {
         let (quads, rest) = block.as_chunks_mut();
-        avx2.scale_powers(quads, max, exponent, q, shift);
+        core.scale_powers(quads, max, exponent, q, shift);
         return rest;
     }
     let _ = (max, exponent, q, shift);
@@ -95,10 +97,10 @@ pub(super) fn run_row(
     let power = |x: i32| fixed::exp2_neg(max.wrapping_sub(x) as u32, scales.exponent);
     let mut sum = 0u64;
     memory::blocks(input, x.dtype, x_start, len, |block| {
-        #[cfg(x86)]
-        let block = if let Some(avx2) = Avx2::detect() {
+        #[cfg(any(neon, x86))]
+        let block = if let Some(core) = Powers::detect() {
             let (quads, rest) = block.as_chunks();
-            sum = sum.wrapping_add(avx2.sum_of_powers(quads, max, scales.exponent));
+            sum = sum.wrapping_add(core.sum_of_powers(quads, max, scales.exponent));
             rest
         } else {
             block

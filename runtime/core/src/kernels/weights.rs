@@ -48,7 +48,7 @@ pub(crate) trait Width: Copy {
     fn params<P: Weighted>(op: &OpView<'_>) -> Result<P, Reason>;
 
     /// Whether two weights share a byte.
-    #[cfg(any(dsp, mve, x86, scalar))]
+    #[cfg(any(dsp, bytes, x86, scalar))]
     const PACKED: bool;
 
     /// What holds an octet.
@@ -108,7 +108,7 @@ impl<'a, W: Width> Matrix<'a, W> {
     }
 
     /// Rows `first..end`, one after the other.
-    #[cfg(any(dsp, mve, x86, native))]
+    #[cfg(any(dsp, bytes, x86, native))]
     pub(crate) fn range(&self, first: usize, end: usize) -> Option<&'a [W::Unit]> {
         self.units.get(first.wrapping_mul(self.stride)..end.wrapping_mul(self.stride))
     }
@@ -140,7 +140,7 @@ fn part<'a, T>(rows: &[&'a [T]; GROUP], start: usize, len: usize) -> Option<[&'a
 impl Width for Int8 {
     type Unit = i8;
 
-    #[cfg(any(dsp, mve, x86, scalar))]
+    #[cfg(any(dsp, bytes, x86, scalar))]
     const PACKED: bool = false;
 
     #[cfg(scalar)]
@@ -271,7 +271,7 @@ impl Int4 {
 impl Width for Int4 {
     type Unit = u32;
 
-    #[cfg(any(dsp, mve, x86, scalar))]
+    #[cfg(any(dsp, bytes, x86, scalar))]
     const PACKED: bool = true;
 
     #[cfg(scalar)]

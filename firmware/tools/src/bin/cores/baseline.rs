@@ -45,7 +45,7 @@ pub(crate) struct Row {
     /// FNV-1a of CMSIS-NN's output, whose rounding is TFLite's.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests check the data with it"))]
     pub(crate) digest: u32,
-    /// Instructions of CMSIS-NN by name of core.
+    /// Instructions of CMSIS-NN by name of core, of cores that it was measured on.
     pub(crate) instructions: BTreeMap<&'static str, u64>,
 }
 
@@ -76,7 +76,10 @@ fn row(header: &[&str], line: &str) -> Result<Row, Error> {
     };
     let mut instructions = BTreeMap::new();
     for core in &CORES {
-        instructions.insert(core.name, field(&format!("{}_insns", core.name))?.parse()?);
+        // Not every core has been measured.
+        if let Ok(count) = field(&format!("{}_insns", core.name)) {
+            instructions.insert(core.name, count.parse()?);
+        }
     }
     let text = field("layer")?;
     Ok(Row {

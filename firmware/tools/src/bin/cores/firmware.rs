@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use equant_runtime::plan::AlignedBytes;
 
 use crate::Error;
-use crate::core::Core;
+use crate::core::{Core, Emulator};
+use crate::user;
 
 /// Time that a core has for all plans.
 const LIMIT: Duration = Duration::from_secs(600);
 
-const PROGRAM: &str = "layers";
+pub(crate) const PROGRAM: &str = "layers";
 
 /// What a core says of a plan.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub(crate) struct Measured {
 #[derive(Debug)]
 pub(crate) struct Work {
     target: PathBuf,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// Number of plans.
     plans: usize,
 }
@@ -57,7 +58,10 @@ impl Work {
     /// Builds for a core and runs every plan on it.
     pub(crate) fn measure(&self, core: &Core) -> Result<Vec<Measured>, Error> {
         self.build(core)?;
-        let text = self.emulate(core)?;
+        let text = match core.emulator {
+            Emulator::Aarch64 => user::emulate(core, self)?,
+            Emulator::Arm | Emulator::RiscV32 => self.emulate(&mut machine(core))?,
+        };
         let results = text.lines().map(|line| parse(line).ok_or_else(|| format!("the firmware says `{line}`")));
         let results = results.collect::<Result<Vec<_>, _>>()?;
         if results.len() != self.plans {
@@ -67,9 +71,12 @@ impl Work {
     }
 
     fn build(&self, core: &Core) -> Result<(), Error> {
-        let cpu = core.cpu.map(|cpu| format!("-Ctarget-cpu={cpu}")).unwrap_or_default();
+        let package = match core.emulator {
+            Emulator::Aarch64 => "user-cores",
+            Emulator::Arm | Emulator::RiscV32 => "qemu-cores",
+        };
         let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["build", "--quiet", "--release", "--package", "qemu-cores", "--bin", PROGRAM])
+            .args(["build", "--quiet", "--release", "--package", package, "--bin", PROGRAM])
             .args(["--target", core.target, "--target-dir"])
             .arg(&self.target)
             .args(["--config", &format!("profile.release.opt-level={}", core.optimization)])
@@ -77,7 +84,9 @@ impl Work {
             .env("EQUANT_MACHINE", core.machine)
             // What this build was told is not for that target.
             .env_remove("RUSTFLAGS")
-            .env("CARGO_ENCODED_RUSTFLAGS", cpu)
+            .env("CARGO_ENCODED_RUSTFLAGS", core.flags.join("\u{1f}"))
+            // Comes with Rust, and is enough where no C is linked.
+            .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld")
             .status()?;
         if !status.success() {
             return Err(format!("the firmware does not build ({status})").into());
@@ -86,17 +95,11 @@ impl Work {
         Ok(())
     }
 
-    /// Runs the program in this folder, so that no name in its command line has a blank, and returns what it says.
-    fn emulate(&self, core: &Core) -> Result<String, Error> {
+    /// Runs an emulator in the work folder, so that no name in its command line has a blank, and returns what it says.
+    pub(crate) fn emulate(&self, emulator: &mut Command) -> Result<String, Error> {
         let output = self.folder.join("output");
-        let mut child = Command::new(core.emulator.program())
-            .args(["-machine", core.machine, "-display", "none", "-monitor", "none", "-serial", "null"])
-            .args(core.emulator.counting())
-            .args(["-semihosting-config", "enable=on,target=native,arg=layers,arg=plans", "-kernel", PROGRAM])
-            .current_dir(&self.folder)
-            .stdin(Stdio::null())
-            .stdout(File::create(&output)?)
-            .spawn()?;
+        let mut child =
+            emulator.current_dir(&self.folder).stdin(Stdio::null()).stdout(File::create(&output)?).spawn()?;
         let start = Instant::now();
         let status = loop {
             match child.try_wait()? {
@@ -121,6 +124,16 @@ impl Drop for Work {
         // A folder that stays behind does no harm.
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// The emulator of a core's machine, with the firmware.
+fn machine(core: &Core) -> Command {
+    let mut emulator = Command::new(core.emulator.program());
+    emulator
+        .args(["-machine", core.machine, "-display", "none", "-monitor", "none", "-serial", "null"])
+        .args(core.emulator.counting())
+        .args(["-semihosting-config", "enable=on,target=native,arg=layers,arg=plans", "-kernel", PROGRAM]);
+    emulator
 }
 
 /// The firmware's workspace.

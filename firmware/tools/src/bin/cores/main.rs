@@ -4,7 +4,8 @@
 //!
 //! The layers are those of `firmware/bench/cmsis_nn.csv`, with the instructions that CMSIS-NN takes. Each becomes a plan
 //! of one operator, run on noise by the reference kernels and the normal kernels of this host and by the firmware
-//! `layers` in QEMU. Digests of outputs must be equal: exit code 1 if one is not. Counts are only reported. A core whose
+//! `layers` in QEMU: on a machine (`boards/qemu`), or as a program by itself whose instructions a plugin counts
+//! (`boards/user`). Digests of outputs must be equal: exit code 1 if one is not. Counts are only reported. A core whose
 //! Rust target or emulator is missing is skipped. With `--fit` what operators cost on each core is printed too, as the
 //! quantizer's table of costs.
 #![forbid(unsafe_code)]
@@ -21,6 +22,7 @@ mod host;
 mod layer;
 mod plan;
 mod table;
+mod user;
 
 use std::process::ExitCode;
 use std::{env, fs};

@@ -1,7 +1,10 @@
 //! Patches of bytes, for cores that multiply bytes: the elements of one pixel after those of the other. Kernels put them in
 //! the order that they want.
 
-use crate::kernels::mve;
+#[cfg(mve)]
+use crate::kernels::mve as copies;
+#[cfg(neon)]
+use crate::kernels::neon as copies;
 
 /// One pixel's place in patches. `W` is twice the number of pixels: words of a quad.
 pub(crate) struct Patch<'a, const W: usize> {
@@ -31,12 +34,12 @@ impl<'a, const W: usize> Patch<'a, W> {
     #[inline(always)]
     pub(crate) fn write_segments(&mut self, x: &[i8], [count, distance]: [usize; 2], quads: usize) -> Option<()> {
         let len = quads.wrapping_mul(4);
-        mve::copy_runs(x, self.elements, mve::Runs { count, len, from_step: distance, to_step: len })
+        copies::copy_runs(x, self.elements, copies::Runs { count, len, from_step: distance, to_step: len })
     }
 
     /// As [`Self::write`], beginning after `skipped` elements of quad `at`. What is left of a quad meets weights of 0.
     #[inline(always)]
     pub(crate) fn write_after(&mut self, at: usize, skipped: usize, x: &[i8], _rest: i8) -> Option<()> {
-        mve::copy(x, self.elements.get_mut(at.wrapping_mul(4).wrapping_add(skipped)..)?)
+        copies::copy(x, self.elements.get_mut(at.wrapping_mul(4).wrapping_add(skipped)..)?)
     }
 }

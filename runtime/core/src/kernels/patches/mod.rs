@@ -5,7 +5,7 @@
 //! have patches of their own. How patches lie in work memory is up to the core: [`pairs`], [`rows`], [`lanes`] or [`bytes`].
 //! Elements without a weight hold anything: they meet weights of 0.
 
-#[cfg(mve)]
+#[cfg(bytes)]
 mod bytes;
 #[cfg(scalar)]
 pub(crate) mod lanes;
@@ -16,7 +16,7 @@ mod quads;
 #[cfg(vectors)]
 mod rows;
 
-#[cfg(mve)]
+#[cfg(bytes)]
 pub(crate) use bytes::Patch;
 #[cfg(scalar)]
 use lanes as layout;
