@@ -90,6 +90,12 @@ impl<W: Width> Linear<'_, W> {
         work: &mut [u32],
         y: &mut Output<'_>,
     ) -> Option<()> {
+        #[cfg(x86)]
+        if super::x86::worth_it(self.filter_len, pixels)
+            && let Some(avx2) = super::x86::Avx2::detect()
+        {
+            return avx2.columns(self, source, pixels, place, y);
+        }
         // Whether this core's own kernel can finish the sums.
         let plain = y.dtype() == DType::I8 && self.channels.are_plain();
         #[cfg(scalar)]

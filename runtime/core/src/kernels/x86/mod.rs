@@ -5,13 +5,17 @@
 #![allow(unsafe_code)]
 
 mod add;
+mod columns;
 mod depthwise;
+mod filters;
+mod finish;
 mod linear;
 mod product;
 mod softmax;
 
 use core::arch::x86_64::*;
 
+pub(super) use columns::worth_it;
 pub(super) use depthwise::Depthwise;
 
 /// Proof that the core has AVX2.
