@@ -8,7 +8,7 @@ use core::mem::MaybeUninit;
 
 use super::Avx2;
 use super::filters::{filter_bytes, one_octet, two_octets};
-use super::finish::{GROUP, Group, Target};
+use super::finish::{self, GROUP, Group, Target};
 use crate::kernels::channels::Output;
 use crate::kernels::linear::{Linear, Place, Source};
 use crate::kernels::patches::{PIXELS, Patch};
@@ -110,15 +110,21 @@ fn write_columns<W: Width>(
     let filter = |row: usize| filters.wrapping_add(row.min(last) * filter_bytes::<W>(octets));
     let (twos, one) = columns.as_chunks_mut::<OCTET>();
     for (i, columns) in twos.iter_mut().enumerate() {
-        // SAFETY: columns are as many as a filter has pairs: octets 2i and 2i + 1 are filters'.
-        let rows = core::array::from_fn(|row| unsafe { two_octets::<W>(filter(row), 2 * i) });
+        let mut rows = [_mm_setzero_si128(); GROUP];
+        for (row, slot) in rows.iter_mut().enumerate() {
+            // SAFETY: columns are as many as a filter has pairs: octets 2i and 2i + 1 are filters'.
+            *slot = unsafe { two_octets::<W>(filter(row), 2 * i) };
+        }
         for (column, pairs) in columns.iter_mut().zip(transposed(rows)) {
             column.write(_mm256_cvtepi8_epi16(pairs));
         }
     }
     if !one.is_empty() {
-        // SAFETY: the last octet is filters'.
-        let rows = core::array::from_fn(|row| unsafe { one_octet::<W>(filter(row), octets - 1) });
+        let mut rows = [_mm_setzero_si128(); GROUP];
+        for (row, slot) in rows.iter_mut().enumerate() {
+            // SAFETY: the last octet is filters'.
+            *slot = unsafe { one_octet::<W>(filter(row), octets - 1) };
+        }
         for (column, pairs) in one.iter_mut().zip(transposed(rows)) {
             column.write(_mm256_cvtepi8_epi16(pairs));
         }
@@ -130,18 +136,25 @@ fn write_columns<W: Width>(
 #[inline]
 #[target_feature(enable = "avx2")]
 fn transposed(rows: [__m128i; 8]) -> [__m128i; 8] {
-    let twos: [[__m128i; 2]; 4] = core::array::from_fn(|i| {
-        let (a, b) = (rows[2 * i], rows[2 * i + 1]);
-        [_mm_unpacklo_epi16(a, b), _mm_unpackhi_epi16(a, b)]
-    });
-    let fours: [[__m128i; 4]; 2] = core::array::from_fn(|i| {
-        let ([a, b], [c, d]) = (twos[2 * i], twos[2 * i + 1]);
-        [_mm_unpacklo_epi32(a, c), _mm_unpackhi_epi32(a, c), _mm_unpacklo_epi32(b, d), _mm_unpackhi_epi32(b, d)]
-    });
-    core::array::from_fn(|i| match i % 2 {
-        0 => _mm_unpacklo_epi64(fours[0][i / 2], fours[1][i / 2]),
-        _ => _mm_unpackhi_epi64(fours[0][i / 2], fours[1][i / 2]),
-    })
+    let [a, b, c, d, e, f, g, h] = rows;
+    let (ab, cd) = (_mm_unpacklo_epi16(a, b), _mm_unpacklo_epi16(c, d));
+    let (ef, gh) = (_mm_unpacklo_epi16(e, f), _mm_unpacklo_epi16(g, h));
+    let (ab_high, cd_high) = (_mm_unpackhi_epi16(a, b), _mm_unpackhi_epi16(c, d));
+    let (ef_high, gh_high) = (_mm_unpackhi_epi16(e, f), _mm_unpackhi_epi16(g, h));
+    let [low, middle] = [_mm_unpacklo_epi32(ab, cd), _mm_unpackhi_epi32(ab, cd)];
+    let [low_2, middle_2] = [_mm_unpacklo_epi32(ef, gh), _mm_unpackhi_epi32(ef, gh)];
+    let [third, last] = [_mm_unpacklo_epi32(ab_high, cd_high), _mm_unpackhi_epi32(ab_high, cd_high)];
+    let [third_2, last_2] = [_mm_unpacklo_epi32(ef_high, gh_high), _mm_unpackhi_epi32(ef_high, gh_high)];
+    [
+        _mm_unpacklo_epi64(low, low_2),
+        _mm_unpackhi_epi64(low, low_2),
+        _mm_unpacklo_epi64(middle, middle_2),
+        _mm_unpackhi_epi64(middle, middle_2),
+        _mm_unpacklo_epi64(third, third_2),
+        _mm_unpackhi_epi64(third, third_2),
+        _mm_unpacklo_epi64(last, last_2),
+        _mm_unpackhi_epi64(last, last_2),
+    ]
 }
 
 /// A panel with what finishes its sums.
@@ -198,7 +211,10 @@ impl Block<'_> {
     ) -> Option<()> {
         let pairs = self.pairs;
         let groups: &[Group; V] = self.constants.get(first / GROUP..)?.first_chunk()?;
-        let bias: [__m256i; V] = core::array::from_fn(|v| groups[v].bias());
+        let mut bias = [_mm256_setzero_si256(); V];
+        for (bias, group) in bias.iter_mut().zip(groups) {
+            *bias = group.bias();
+        }
         let mut acc = [bias; P];
         let columns = self.panel.as_ptr().cast::<__m256i>().wrapping_add(first / GROUP * pairs);
         let words = patches.as_ptr();
@@ -208,7 +224,10 @@ impl Block<'_> {
             for k in k..k + 4 {
                 // SAFETY: column `k` of each group is in the panel, word `k` of each pixel in `patches`.
                 unsafe {
-                    let w: [__m256i; V] = core::array::from_fn(|v| _mm256_load_si256(columns.add(v * pairs + k)));
+                    let mut w = bias;
+                    for (v, w) in w.iter_mut().enumerate() {
+                        *w = _mm256_load_si256(columns.add(v * pairs + k));
+                    }
                     for (p, acc) in acc.iter_mut().enumerate() {
                         let x = _mm256_set1_epi32(*words.add(p * pairs + k) as i32);
                         for (acc, &w) in acc.iter_mut().zip(&w) {
@@ -220,9 +239,6 @@ impl Block<'_> {
             k += 4;
         }
         let count = (self.count - first).min(V * GROUP);
-        for (p, sums) in acc.into_iter().enumerate() {
-            self.target.write(groups, sums, at + p * distance + first, count, y)?;
-        }
-        Some(())
+        self.target.write(groups, &acc, finish::Place { at: at + first, distance, count }, y)
     }
 }

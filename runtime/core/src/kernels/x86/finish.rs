@@ -61,23 +61,13 @@ impl Group {
     #[inline]
     #[target_feature(enable = "avx2")]
     pub(super) fn any(&self, sums: __m256i, zero_point: i32, clamp: [i32; 2]) -> __m256i {
-        // Products lie within ±2^62: with 2^63 more, a shift without sign does for one with sign. It is taken out again after
-        // rounding, where it is 2^(63 − total), total = 31 + shift.
-        let positive = _mm256_set1_epi64x(i64::MIN);
-        let [one, zero_point] = [1, zero_point].map(|x| _mm256_set1_epi64x(i64::from(x)));
-        let [low, high] = clamp.map(|end| _mm256_set1_epi64x(i64::from(end)));
         let counts = _mm256_add_epi32(vector(self.down), _mm256_set1_epi32(31));
-        let finish = |product: __m256i, count: __m256i| {
-            let floor = _mm256_srlv_epi64(_mm256_xor_si256(product, positive), count);
-            let rounded = _mm256_srli_epi64::<1>(_mm256_add_epi64(floor, one));
-            let excess = _mm256_srlv_epi64(_mm256_set1_epi64x(1 << 62), count);
-            let value = _mm256_add_epi64(_mm256_sub_epi64(rounded, excess), zero_point);
-            let value = _mm256_blendv_epi8(value, low, _mm256_cmpgt_epi64(low, value));
-            _mm256_blendv_epi8(value, high, _mm256_cmpgt_epi64(value, high))
-        };
+        let (zero_point, low, high) = (wide(zero_point), wide(clamp[0]), wide(clamp[1]));
         let [even, odd] = self.products(sums);
-        let even = finish(even, _mm256_and_si256(counts, _mm256_set1_epi64x(0xFFFF_FFFF)));
-        let odd = finish(odd, _mm256_srli_epi64::<32>(counts));
+        let even = rounded(even, _mm256_and_si256(counts, _mm256_set1_epi64x(0xFFFF_FFFF)));
+        let odd = rounded(odd, _mm256_srli_epi64::<32>(counts));
+        let even = clamped(_mm256_add_epi64(even, zero_point), low, high);
+        let odd = clamped(_mm256_add_epi64(odd, zero_point), low, high);
         _mm256_blend_epi32::<0b1010_1010>(even, _mm256_slli_epi64::<32>(odd))
     }
 
@@ -91,6 +81,31 @@ impl Group {
     }
 }
 
+/// A number in every lane of 64 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn wide(number: i32) -> __m256i {
+    _mm256_set1_epi64x(number.into())
+}
+
+/// `⌊product / 2^(count + 1) + 1/2⌋` of lanes of 64 bits, products within ±2^62 and counts in `0..=61`.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn rounded(product: __m256i, count: __m256i) -> __m256i {
+    // With 2^63 more, a shift without sign does for one with sign. In the end that is 2^(62 − count), to be taken out again.
+    let floor = _mm256_srlv_epi64(_mm256_xor_si256(product, _mm256_set1_epi64x(i64::MIN)), count);
+    let excess = _mm256_srlv_epi64(_mm256_set1_epi64x(1 << 62), count);
+    _mm256_sub_epi64(_mm256_srli_epi64::<1>(_mm256_add_epi64(floor, wide(1))), excess)
+}
+
+/// Clamps lanes of 64 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn clamped(value: __m256i, low: __m256i, high: __m256i) -> __m256i {
+    let value = _mm256_blendv_epi8(value, low, _mm256_cmpgt_epi64(low, value));
+    _mm256_blendv_epi8(value, high, _mm256_cmpgt_epi64(value, high))
+}
+
 /// Eight values from `first` on; 0 behind the last.
 #[inline]
 fn from<T: Copy + Default>(values: &[T], first: usize) -> [T; GROUP] {
@@ -101,7 +116,18 @@ fn from<T: Copy + Default>(values: &[T], first: usize) -> [T; GROUP] {
     }
 }
 
-/// Where sums of one pixel go, and how.
+/// Where sums go.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// Element of the first pixel's first channel.
+    pub(super) at: usize,
+    /// Elements from a pixel to the next.
+    pub(super) distance: usize,
+    /// Channels that are written.
+    pub(super) count: usize,
+}
+
+/// How outputs are made of sums.
 #[derive(Clone, Copy)]
 pub(super) struct Target {
     /// Whether outputs are of 8 bits, and channels plain.
@@ -116,73 +142,90 @@ impl Target {
         Self { plain, zero_point: channels.zero_point, clamp: channels.clamp }
     }
 
-    /// Finishes sums of neighbouring groups of channels, bias included, and writes `count` of them from element `at` on.
+    /// Finishes sums, bias included, of one or two groups of channels of `P` pixels, and writes them.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn write<const V: usize>(
+    pub(super) fn write<const P: usize, const V: usize>(
         &self,
         groups: &[Group; V],
-        sums: [__m256i; V],
-        at: usize,
-        count: usize,
+        sums: &[[__m256i; V]; P],
+        place: Place,
         y: &mut Output<'_>,
     ) -> Option<()> {
-        if self.plain && V == 2 && count == 2 * GROUP {
-            let values: [__m256i; V] = core::array::from_fn(|v| groups[v].plain(sums[v]));
+        let whole = place.count == V * GROUP;
+        if !(self.plain && whole) {
+            return self.write_any(groups, sums, place, y);
+        }
+        let (low, high) = (_mm_set1_epi8(self.clamp[0] as i8), _mm_set1_epi8(self.clamp[1] as i8));
+        // No closures here: code of other features would call them.
+        let mut bytes = [low; P];
+        for (bytes, sums) in bytes.iter_mut().zip(sums) {
+            let mut values = *sums;
+            for (values, group) in values.iter_mut().zip(groups) {
+                *values = group.plain(*values);
+            }
             // Packing joins the vectors' halves.
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(values[0], values[V - 1]));
-            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
-            *y.bytes_from(at)?.first_chunk_mut()? = self.clamped(bytes);
-            return Some(());
+            let packed = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            *bytes = _mm_min_epi8(_mm_max_epi8(packed, low), high);
         }
-        for v in 0..V {
-            let (at, count) = (at + v * GROUP, count.saturating_sub(v * GROUP).min(GROUP));
-            let values = match self.plain {
-                true => groups[v].plain(sums[v]),
-                false => groups[v].any(sums[v], self.zero_point, self.clamp),
-            };
-            self.put(values, at, count, y)?;
-        }
-        Some(())
-    }
-
-    /// Clamps bytes.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub(super) fn clamped(&self, bytes: __m128i) -> [u8; 2 * GROUP] {
-        let [low, high] = self.clamp.map(|end| _mm_set1_epi8(end as i8));
-        let mut out = [0u8; 2 * GROUP];
-        // SAFETY: `out` has 16 bytes; the store needs no alignment.
-        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm_min_epi8(_mm_max_epi8(bytes, low), high)) };
-        out
-    }
-
-    /// Writes `count` values from element `at` on; they are within their range, but for plain ones.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn put(&self, values: __m256i, at: usize, count: usize, y: &mut Output<'_>) -> Option<()> {
-        let words = _mm_packs_epi32(_mm256_castsi256_si128(values), _mm256_extracti128_si256::<1>(values));
-        match y.dtype() {
-            DType::I8 => {
-                let bytes = self.clamped(_mm_packs_epi16(words, words));
-                y.bytes_from(at)?.get_mut(..count)?.copy_from_slice(bytes.get(..count)?);
-            }
-            DType::I32 if count == GROUP => {
-                let slot: &mut [u8; 4 * GROUP] = y.bytes_from(4 * at)?.first_chunk_mut()?;
-                // SAFETY: the slot has 32 bytes; the store needs no alignment.
-                unsafe { _mm256_storeu_si256(slot.as_mut_ptr().cast(), values) };
-            }
-            DType::I16 if count == GROUP => {
-                let slot: &mut [u8; 2 * GROUP] = y.bytes_from(2 * at)?.first_chunk_mut()?;
+        for (p, bytes) in bytes.into_iter().enumerate() {
+            let y = y.bytes_from(place.at + p * place.distance)?;
+            if V == 1 {
+                *y.first_chunk_mut()? = _mm_cvtsi128_si64(bytes).to_le_bytes();
+            } else {
+                let slot: &mut [u8; 2 * GROUP] = y.first_chunk_mut()?;
                 // SAFETY: the slot has 16 bytes; the store needs no alignment.
-                unsafe { _mm_storeu_si128(slot.as_mut_ptr().cast(), words) };
-            }
-            DType::I16 | DType::I32 => {
-                for (at, value) in (at..).zip(lanes(values)).take(count) {
-                    y.put(at, value)?;
-                }
+                unsafe { _mm_storeu_si128(slot.as_mut_ptr().cast(), bytes) };
             }
         }
         Some(())
     }
+
+    /// As [`Self::write`], for any outputs.
+    #[inline(never)]
+    #[target_feature(enable = "avx2")]
+    fn write_any<const V: usize>(
+        &self,
+        groups: &[Group; V],
+        sums: &[[__m256i; V]],
+        Place { at, distance, count }: Place,
+        y: &mut Output<'_>,
+    ) -> Option<()> {
+        for (p, sums) in sums.iter().enumerate() {
+            for (v, (group, &sums)) in groups.iter().zip(sums).enumerate() {
+                let values = group.any(sums, self.zero_point, self.clamp);
+                put(values, at + p * distance + v * GROUP, count.saturating_sub(v * GROUP).min(GROUP), y)?;
+            }
+        }
+        Some(())
+    }
+}
+
+/// Writes `count` values, which are within their range, from element `at` on.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn put(values: __m256i, at: usize, count: usize, y: &mut Output<'_>) -> Option<()> {
+    let words = _mm_packs_epi32(_mm256_castsi256_si128(values), _mm256_extracti128_si256::<1>(values));
+    match y.dtype() {
+        DType::I8 if count == GROUP => {
+            *y.bytes_from(at)?.first_chunk_mut()? = _mm_cvtsi128_si64(_mm_packs_epi16(words, words)).to_le_bytes();
+        }
+        DType::I16 if count == GROUP => {
+            let slot: &mut [u8; 2 * GROUP] = y.bytes_from(2 * at)?.first_chunk_mut()?;
+            // SAFETY: the slot has 16 bytes; the store needs no alignment.
+            unsafe { _mm_storeu_si128(slot.as_mut_ptr().cast(), words) };
+        }
+        DType::I32 if count == GROUP => {
+            let slot: &mut [u8; 4 * GROUP] = y.bytes_from(4 * at)?.first_chunk_mut()?;
+            // SAFETY: the slot has 32 bytes; the store needs no alignment.
+            unsafe { _mm256_storeu_si256(slot.as_mut_ptr().cast(), values) };
+        }
+        DType::I8 | DType::I16 | DType::I32 => {
+            for (at, value) in (at..).zip(lanes(values)).take(count) {
+                y.put(at, value)?;
+            }
+        }
+    }
+    Some(())
 }

@@ -4,7 +4,7 @@
 use core::arch::x86_64::*;
 
 use super::filters::{filter_bytes, one_octet, two_octets};
-use super::finish::{GROUP, Group, Target};
+use super::finish::{self, GROUP, Group, Target};
 use super::{Avx2, totals, words};
 use crate::kernels::channels::Output;
 use crate::kernels::linear::{Linear, Place};
@@ -64,10 +64,9 @@ unsafe fn blocks<W: Width, const P: usize>(
         let (low, high) = unsafe { (quad::<W, P>(filters(o)), quad::<W, P>(filters(o + QUAD))) };
         let groups = [Group::new(&linear.channels, o)];
         let at = place.pixel * linear.out_channels + o;
-        for (p, (low, high)) in low.into_iter().zip(high).enumerate() {
-            let sums = _mm256_add_epi32(_mm256_set_m128i(high, low), groups[0].bias());
-            target.write(&groups, [sums], at + p * linear.out_channels, GROUP, y)?;
-        }
+        let bias = groups[0].bias();
+        let sums: [_; P] = core::array::from_fn(|p| [_mm256_add_epi32(_mm256_set_m128i(high[p], low[p]), bias)]);
+        target.write(&groups, &sums, finish::Place { at, distance: linear.out_channels, count: GROUP }, y)?;
         o += GROUP;
     }
     while o < place.end {

@@ -77,6 +77,14 @@ fn lanes(vector: __m256i) -> [i32; 8] {
     lanes
 }
 
+/// Sixteen bytes as a vector.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load(bytes: &[i8; 16]) -> __m128i {
+    // SAFETY: `bytes` has 16 bytes; the load needs no alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
+
 /// Eight numbers as a vector.
 #[inline]
 #[target_feature(enable = "avx2")]
