@@ -19,6 +19,10 @@ pub(crate) trait Source {
     /// others where they meet weights of 0.
     #[cfg(mve)]
     fn direct(&self, i: usize, len: usize) -> Option<&[i8]>;
+
+    /// The windows of all pixels.
+    #[cfg(x86)]
+    fn windows(&self, pixels: usize) -> Option<super::x86::Windows<'_>>;
 }
 
 /// Pixels that each read a row of their own.
@@ -40,6 +44,13 @@ impl Source for Rows<'_> {
     fn direct(&self, i: usize, len: usize) -> Option<&[i8]> {
         let start = i.wrapping_mul(self.depth);
         self.x.get(start..start.wrapping_add(len))
+    }
+
+    #[cfg(x86)]
+    fn windows(&self, pixels: usize) -> Option<super::x86::Windows<'_>> {
+        let [rows, cols] = [pixels, 1].map(super::window::Axis::of_pixels);
+        let (image, channels) = (self.x, self.depth);
+        Some(super::x86::Windows { image, x_zero: 0, rows, cols, channels, segments: 1, len: channels })
     }
 }
 
@@ -91,10 +102,11 @@ impl<W: Width> Linear<'_, W> {
         y: &mut Output<'_>,
     ) -> Option<()> {
         #[cfg(x86)]
-        if super::x86::worth_it(self.filter_len, pixels)
-            && let Some(avx2) = super::x86::Avx2::detect()
+        if let Some(avx2) = super::x86::Avx2::detect()
+            && let Some(windows) = source.windows(pixels)
+            && super::x86::worth_it(&windows, self.filter_len)
         {
-            return avx2.columns(self, source, pixels, place, y);
+            return avx2.columns(self, &windows, place, y);
         }
         // Whether this core's own kernel can finish the sums.
         let plain = y.dtype() == DType::I8 && self.channels.are_plain();

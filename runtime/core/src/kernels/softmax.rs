@@ -5,7 +5,7 @@ use core::num::NonZeroU64;
 use super::fixed;
 use super::memory::{self, BLOCK};
 #[cfg(x86)]
-use super::x86::Avx2;
+use super::x86::{Avx2, Powers};
 use crate::error::Reason;
 use crate::op::{OpKind, SoftmaxParams};
 use crate::operator::Operator;
@@ -66,17 +66,32 @@ fn scale(m: u32, q: u64, shift: u32) -> u64 {
     if shift > 64 { 0 } else { (product >> (shift.wrapping_sub(1) & 63)).wrapping_add(1) >> 1 }
 }
 
-/// Scales what the core's own kernel can; the rest is left to do.
-#[inline(always)]
-fn to_scale(block: &mut [i32], max: i32, exponent: Multiplier, q: u64, shift: u32) -> &mut [i32] {
-    #[cfg(x86)]
-    if let Some(avx2) = Avx2::detect() {
-        let (quads, rest) = block.as_chunks_mut();
-        avx2.scale_powers(quads, max, exponent, q, shift);
-        return rest;
+/// One row in the core's own instructions, of at most [`Powers::MOST`] elements.
+#[cfg(x86)]
+pub(super) fn run_row_by_quads(
+    avx2: Avx2,
+    x: &[i32],
+    y: &mut [u8],
+    y_record: &TensorRecord,
+    scales: &Scales,
+    powers: &mut Powers,
+) {
+    let max = x.iter().fold(i32::MIN, |max, &x| max.max(x));
+    let power = |x: i32| fixed::exp2_neg(max.wrapping_sub(x) as u32, scales.exponent);
+    let ((quads, rest), (y_quads, y_rest)) = (x.as_chunks(), y.as_chunks_mut());
+    let mut sum = avx2.sum_of_powers(quads, max, scales.exponent, powers);
+    for &x in rest {
+        let (mantissa, exponent) = power(x);
+        sum = sum.wrapping_add((u64::from(mantissa) << 9) >> (exponent & 63));
     }
-    let _ = (max, exponent, q, shift);
-    block
+    let (q, shift) = scales.row_factor(sum);
+    let (zero_point, (low, high)) = (i32::from(y_record.zero_point), y_record.range());
+    avx2.shares(powers, (q, shift), zero_point, [low, high], y_quads);
+    for (y, &x) in y_rest.iter_mut().zip(rest) {
+        let (mantissa, exponent) = power(x);
+        let steps = scale(mantissa, q, shift.wrapping_add(exponent)).min(1 << 16) as i32;
+        *y = zero_point.wrapping_add(steps).max(low).min(high) as u8;
+    }
 }
 
 /// One row of `len` elements, from element `x_start` of `x` to element `y_start` of `y`.
@@ -88,6 +103,15 @@ pub(super) fn run_row(
     len: usize,
     scales: &Scales,
 ) -> Result<(), Reason> {
+    #[cfg(x86)]
+    if let Some(avx2) = Avx2::detect().filter(|_| len <= Powers::MOST) {
+        let (mut powers, mut values) = (Powers::NONE, [0i32; Powers::MOST]);
+        let values = values.get_mut(..len).ok_or(Reason::OperatorShape)?;
+        memory::load(memory::bytes(plan, arena, x)?, x.dtype, x_start, values);
+        let y_bytes = memory::bytes_mut(arena, y)?.get_mut(y_start..y_start.wrapping_add(len));
+        run_row_by_quads(avx2, values, y_bytes.ok_or(Reason::OperatorShape)?, y, scales, &mut powers);
+        return Ok(());
+    }
     let input = memory::bytes(plan, arena, x)?;
     let mut max = i32::MIN;
     memory::blocks(input, x.dtype, x_start, len, |block| max = block.iter().fold(max, |max, &x| max.max(x)))
@@ -95,14 +119,6 @@ pub(super) fn run_row(
     let power = |x: i32| fixed::exp2_neg(max.wrapping_sub(x) as u32, scales.exponent);
     let mut sum = 0u64;
     memory::blocks(input, x.dtype, x_start, len, |block| {
-        #[cfg(x86)]
-        let block = if let Some(avx2) = Avx2::detect() {
-            let (quads, rest) = block.as_chunks();
-            sum = sum.wrapping_add(avx2.sum_of_powers(quads, max, scales.exponent));
-            rest
-        } else {
-            block
-        };
         for &x in block {
             let (mantissa, exponent) = power(x);
             sum = sum.wrapping_add((u64::from(mantissa) << 9) >> (exponent & 63));
@@ -116,7 +132,7 @@ pub(super) fn run_row(
     for at in (0..len).step_by(BLOCK) {
         let block = block.get_mut(..BLOCK.min(len.wrapping_sub(at))).ok_or(Reason::OperatorShape)?;
         memory::load(memory::bytes(plan, arena, x)?, x.dtype, x_start.wrapping_add(at), block);
-        for value in to_scale(block, max, scales.exponent, q, shift) {
+        for value in block.iter_mut() {
             let (mantissa, exponent) = power(*value);
             *value = scale(mantissa, q, shift.wrapping_add(exponent)).min(1 << 16) as i32;
         }

@@ -7,11 +7,12 @@ use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
 use super::finish::{GROUP, Group, Place, Target};
+use super::tile::{reach, windows};
 use super::{Avx2, load};
 use crate::kernels::channels::{Channels, Output};
 use crate::kernels::strips::QUAD;
 use crate::kernels::weights::{Matrix, Width};
-use crate::kernels::window::{Axis, Window};
+use crate::kernels::window::Window;
 
 /// Channels of a block.
 const BLOCK: usize = 2 * GROUP;
@@ -28,18 +29,6 @@ pub(in crate::kernels) struct Depthwise<'s, 'a, W: Width> {
     pub(in crate::kernels) window: &'s Window,
     pub(in crate::kernels) weights: &'s Matrix<'a, W>,
     pub(in crate::kernels) channels: &'s Channels<'a>,
-}
-
-/// Input elements that `outputs` windows reach along an axis.
-fn reach(axis: &Axis, outputs: usize) -> usize {
-    let steps = outputs.saturating_sub(1).saturating_mul(axis.stride);
-    let extent = (axis.kernel - 1).saturating_mul(axis.dilation.get());
-    steps.saturating_add(extent).saturating_add(1)
-}
-
-/// As many windows along an axis, at least one, as reach no more than `most` elements.
-fn windows(axis: &Axis, most: usize) -> usize {
-    (most.saturating_sub(reach(axis, 1)) / axis.stride.max(1) + 1).min(axis.output)
 }
 
 impl<W: Width> Depthwise<'_, '_, W> {

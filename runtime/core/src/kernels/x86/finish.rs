@@ -5,25 +5,28 @@ use core::arch::x86_64::*;
 use super::{lanes, vector};
 use crate::kernels::channels::{Channels, Output};
 use crate::plan::DType;
+use crate::quant::Multiplier;
 
 /// Channels that are finished together.
 pub(super) const GROUP: usize = 8;
 
 /// Constants of [`GROUP`] channels; those behind the last have none.
 #[derive(Clone, Copy)]
-pub(super) struct Group {
+pub(in crate::kernels) struct Group {
     bias: [i32; GROUP],
     mantissas: [i32; GROUP],
     /// Half a step and the zero point, as [`Channels::are_plain`] says; means nothing of other channels.
     rounding: [i32; GROUP],
     /// One less than the shift.
     down: [i32; GROUP],
+    /// Whether all channels are plain.
+    plain: bool,
 }
 
 impl Group {
     /// No channels.
-    pub(super) const NONE: Self =
-        Self { bias: [0; GROUP], mantissas: [0; GROUP], rounding: [0; GROUP], down: [0; GROUP] };
+    pub(in crate::kernels) const NONE: Self =
+        Self { bias: [0; GROUP], mantissas: [0; GROUP], rounding: [0; GROUP], down: [0; GROUP], plain: true };
 
     /// The channels from `first` on.
     #[inline]
@@ -38,7 +41,15 @@ impl Group {
             mantissas: from(channels.mantissas, first),
             rounding: lanes(rounding),
             down: lanes(_mm256_sub_epi32(vector(shifts), one)),
+            plain: (first..channels.shifts.len().min(first + GROUP)).all(|o| channels.is_plain(o)),
         }
+    }
+
+    /// Eight channels of one multiplier, without bias.
+    pub(in crate::kernels) fn uniform(multiplier: Multiplier) -> Self {
+        // Never plain: of no zero point.
+        let [mantissas, down] = [multiplier.mantissa, i32::from(multiplier.shift) - 1].map(|word| [word; GROUP]);
+        Self { mantissas, down, plain: false, ..Self::NONE }
     }
 
     /// What sums begin with.
@@ -118,29 +129,38 @@ fn from<T: Copy + Default>(values: &[T], first: usize) -> [T; GROUP] {
 
 /// Where sums go.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(in crate::kernels) struct Place {
     /// Element of the first pixel's first channel.
-    pub(super) at: usize,
+    pub(in crate::kernels) at: usize,
     /// Elements from a pixel to the next.
-    pub(super) distance: usize,
+    pub(in crate::kernels) distance: usize,
     /// Channels that are written.
-    pub(super) count: usize,
+    pub(in crate::kernels) count: usize,
 }
 
 /// How outputs are made of sums.
 #[derive(Clone, Copy)]
-pub(super) struct Target {
-    /// Whether outputs are of 8 bits, and channels plain.
-    plain: bool,
+pub(in crate::kernels) struct Target {
+    /// Whether outputs are of 8 bits.
+    bytes: bool,
+    /// Whether sums are outputs as they are.
+    raw: bool,
     zero_point: i32,
     clamp: [i32; 2],
 }
 
 impl Target {
     pub(super) fn new(channels: &Channels<'_>, y: &Output<'_>) -> Self {
-        let plain = y.dtype() == DType::I8 && channels.are_plain();
-        Self { plain, zero_point: channels.zero_point, clamp: channels.clamp }
+        Self::of(y, channels.zero_point, channels.clamp)
     }
+
+    /// As [`Self::new`], of this zero point and clamp.
+    pub(in crate::kernels) fn of(y: &Output<'_>, zero_point: i32, clamp: [i32; 2]) -> Self {
+        Self { bytes: y.dtype() == DType::I8, raw: false, zero_point, clamp }
+    }
+
+    /// Sums as they are, for outputs of 32 bits.
+    pub(in crate::kernels) const RAW: Self = Self { bytes: false, raw: true, zero_point: 0, clamp: [0; 2] };
 
     /// Finishes sums, bias included, of one or two groups of channels of `P` pixels, and writes them.
     #[inline]
@@ -153,7 +173,7 @@ impl Target {
         y: &mut Output<'_>,
     ) -> Option<()> {
         let whole = place.count == V * GROUP;
-        if !(self.plain && whole) {
+        if !(self.bytes && whole && groups.iter().all(|group| group.plain)) {
             return self.write_any(groups, sums, place, y);
         }
         let (low, high) = (_mm_set1_epi8(self.clamp[0] as i8), _mm_set1_epi8(self.clamp[1] as i8));
@@ -194,7 +214,10 @@ impl Target {
     ) -> Option<()> {
         for (p, sums) in sums.iter().enumerate() {
             for (v, (group, &sums)) in groups.iter().zip(sums).enumerate() {
-                let values = group.any(sums, self.zero_point, self.clamp);
+                let values = match self.raw {
+                    true => sums,
+                    false => group.any(sums, self.zero_point, self.clamp),
+                };
                 put(values, at + p * distance + v * GROUP, count.saturating_sub(v * GROUP).min(GROUP), y)?;
             }
         }

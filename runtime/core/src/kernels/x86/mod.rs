@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod add;
+mod attention;
 mod columns;
 mod depthwise;
 mod filters;
@@ -12,11 +13,16 @@ mod finish;
 mod linear;
 mod product;
 mod softmax;
+mod tile;
 
 use core::arch::x86_64::*;
 
+pub(super) use attention::{MAX_COLUMNS, ROWS, Rows};
 pub(super) use columns::worth_it;
 pub(super) use depthwise::Depthwise;
+pub(super) use finish::{Group, Place, Target};
+pub(super) use softmax::Powers;
+pub(super) use tile::Windows;
 
 /// Proof that the core has AVX2.
 #[derive(Debug, Clone, Copy)]
