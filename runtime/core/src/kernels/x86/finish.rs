@@ -2,6 +2,7 @@
 
 use core::arch::x86_64::*;
 
+use super::wide::{clamped, every, rounded};
 use super::{lanes, vector};
 use crate::kernels::channels::{Channels, Output};
 use crate::plan::DType;
@@ -73,7 +74,7 @@ impl Group {
     #[target_feature(enable = "avx2")]
     pub(super) fn any(&self, sums: __m256i, zero_point: i32, clamp: [i32; 2]) -> __m256i {
         let counts = _mm256_add_epi32(vector(self.down), _mm256_set1_epi32(31));
-        let (zero_point, low, high) = (wide(zero_point), wide(clamp[0]), wide(clamp[1]));
+        let (zero_point, low, high) = (every(zero_point.into()), every(clamp[0].into()), every(clamp[1].into()));
         let [even, odd] = self.products(sums);
         let even = rounded(even, _mm256_and_si256(counts, _mm256_set1_epi64x(0xFFFF_FFFF)));
         let odd = rounded(odd, _mm256_srli_epi64::<32>(counts));
@@ -90,31 +91,6 @@ impl Group {
         let odd = _mm256_mul_epi32(_mm256_srli_epi64::<32>(sums), _mm256_srli_epi64::<32>(mantissas));
         [_mm256_mul_epi32(sums, mantissas), odd]
     }
-}
-
-/// A number in every lane of 64 bits.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn wide(number: i32) -> __m256i {
-    _mm256_set1_epi64x(number.into())
-}
-
-/// `⌊product / 2^(count + 1) + 1/2⌋` of lanes of 64 bits, products within ±2^62 and counts in `0..=61`.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn rounded(product: __m256i, count: __m256i) -> __m256i {
-    // With 2^63 more, a shift without sign does for one with sign. In the end that is 2^(62 − count), to be taken out again.
-    let floor = _mm256_srlv_epi64(_mm256_xor_si256(product, _mm256_set1_epi64x(i64::MIN)), count);
-    let excess = _mm256_srlv_epi64(_mm256_set1_epi64x(1 << 62), count);
-    _mm256_sub_epi64(_mm256_srli_epi64::<1>(_mm256_add_epi64(floor, wide(1))), excess)
-}
-
-/// Clamps lanes of 64 bits.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn clamped(value: __m256i, low: __m256i, high: __m256i) -> __m256i {
-    let value = _mm256_blendv_epi8(value, low, _mm256_cmpgt_epi64(low, value));
-    _mm256_blendv_epi8(value, high, _mm256_cmpgt_epi64(value, high))
 }
 
 /// Eight values from `first` on; 0 behind the last.

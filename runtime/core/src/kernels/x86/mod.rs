@@ -10,17 +10,21 @@ mod columns;
 mod depthwise;
 mod filters;
 mod finish;
+mod layer_norm;
 mod linear;
 mod product;
 mod softmax;
 mod tile;
+mod wide;
 
 use core::arch::x86_64::*;
 
+pub(super) use add::WideSums;
 pub(super) use attention::{MAX_COLUMNS, ROWS, Rows};
 pub(super) use columns::worth_it;
 pub(super) use depthwise::Depthwise;
 pub(super) use finish::{Group, Place, Target};
+pub(super) use layer_norm::{Differences, Steps};
 pub(super) use softmax::Powers;
 pub(super) use tile::Windows;
 

@@ -4,6 +4,7 @@
 use core::arch::x86_64::*;
 
 use super::Avx2;
+use super::wide::low_words;
 use crate::kernels::fixed::COEFFICIENTS;
 use crate::quant::Multiplier;
 
@@ -70,15 +71,14 @@ fn shares(powers: &Powers, (q, shift): (u64, u32), zero_point: i32, clamp: [i32;
     let most = _mm256_set1_epi64x(1 << 16);
     let zero_point = _mm_set1_epi32(zero_point);
     let (low, high) = (_mm_set1_epi32(clamp[0]), _mm_set1_epi32(clamp[1]));
-    let even = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
     for ([mantissas, exponents], to) in powers.0.iter().zip(to) {
         // Shifts of 64 and more give 0.
         let count = _mm256_add_epi64(shift, wide(exponents));
         let halves = _mm256_srlv_epi64(_mm256_mul_epu32(wide(mantissas), q), count);
         let steps = _mm256_srli_epi64::<1>(_mm256_add_epi64(halves, one));
         let steps = _mm256_blendv_epi8(steps, most, _mm256_cmpgt_epi64(steps, most));
-        let words = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(steps, even));
-        let words = _mm_min_epi32(_mm_max_epi32(_mm_add_epi32(words, zero_point), low), high);
+        let words = _mm_add_epi32(low_words(steps), zero_point);
+        let words = _mm_min_epi32(_mm_max_epi32(words, low), high);
         let halves = _mm_packs_epi32(words, words);
         *to = _mm_cvtsi128_si32(_mm_packs_epi16(halves, halves)).to_le_bytes();
     }
