@@ -55,9 +55,10 @@ impl<W: Width> Depthwise<'_, '_, W> {
         let down = windows(&rows, TILE.checked_div(columns)?);
         let target = Target::new(self.channels, y);
         let mut tile = [MaybeUninit::uninit(); TILE];
+        let mut block = Block::new(target);
         for first in (0..in_channels).step_by(BLOCK) {
             let count = BLOCK.min(in_channels - first);
-            let block = Block::new(self, first, columns, target)?;
+            block.set(self, first, columns)?;
             for n in 0..batch {
                 let image = x.get(n.wrapping_mul(image_len)..)?.get(..image_len)?;
                 for oy in (0..rows.output).step_by(down) {
@@ -138,6 +139,16 @@ fn widened(channels: __m128i) -> __m256i {
     _mm256_cvtepi8_epi16(_mm_shuffle_epi32::<0b11_01_10_00>(channels))
 }
 
+/// Weights from channel `first` of a tap on, quad by quad; 0 behind the last.
+#[inline]
+fn quads<W: Width>(row: &[W::Unit], first: usize) -> [i8; BLOCK] {
+    let mut weights = [0; BLOCK];
+    for (quad, at) in weights.as_chunks_mut::<QUAD>().0.iter_mut().zip((first..).step_by(QUAD)) {
+        *quad = W::quad(row, at);
+    }
+    weights
+}
+
 /// Pairs of taps at most.
 const MOST_PAIRS: usize = MOST_TAPS / 2;
 
@@ -160,32 +171,41 @@ struct Block {
 }
 
 impl Block {
-    /// The channels from `first` on, for tiles of rows of `columns`. `None` if there are too many taps.
+    /// No channels yet.
     #[target_feature(enable = "avx2")]
-    fn new<W: Width>(conv: &Depthwise<'_, '_, W>, first: usize, columns: usize, target: Target) -> Option<Self> {
-        let Window { rows, cols, .. } = *conv.window;
+    fn new(target: Target) -> Self {
         let none = Pair { offsets: [0; 2], weights: [_mm256_setzero_si256(); 2] };
-        let groups = [Group::new(conv.channels, first), Group::new(conv.channels, first + GROUP)];
-        let mut block = Self { pairs: [none; MOST_PAIRS], len: 0, groups, target };
-        let taps = (0..rows.kernel).flat_map(|ky| (0..cols.kernel).map(move |kx| [ky, kx]));
-        let mut pending = None;
-        for (tap, [ky, kx]) in taps.enumerate() {
-            let offset = ky * rows.dilation.get() * columns + kx * cols.dilation.get();
-            let row = conv.weights.row(tap)?;
-            let mut weights = [0; BLOCK];
-            for (quad, at) in weights.as_chunks_mut::<QUAD>().0.iter_mut().zip((first..).step_by(QUAD)) {
-                *quad = W::quad(row, at);
-            }
-            let second = (offset, widened(load(&weights)));
-            match pending.take() {
-                Some(first) => block.push(first, second)?,
-                None => pending = Some(second),
+        Self { pairs: [none; MOST_PAIRS], len: 0, groups: [Group::NONE; 2], target }
+    }
+
+    /// Takes the channels from `first` on, for tiles of rows of `columns`. `None` if there are too many taps.
+    #[target_feature(enable = "avx2")]
+    fn set<W: Width>(&mut self, conv: &Depthwise<'_, '_, W>, first: usize, columns: usize) -> Option<()> {
+        let Window { rows, cols, in_channels, .. } = *conv.window;
+        self.groups = [Group::new(conv.channels, first), Group::new(conv.channels, first + GROUP)];
+        self.len = 0;
+        let (mut tap, mut pending) = (0, None);
+        for ky in 0..rows.kernel {
+            for kx in 0..cols.kernel {
+                let offset = ky * rows.dilation.get() * columns + kx * cols.dilation.get();
+                let bytes = W::bytes(conv.weights, tap * in_channels + first);
+                let weights = match bytes.and_then(|bytes| bytes.first_chunk()) {
+                    // Channels behind the last are another tap's, and dropped.
+                    Some(weights) => load(weights),
+                    None => load(&quads::<W>(conv.weights.row(tap)?, first)),
+                };
+                let second = (offset, widened(weights));
+                match pending.take() {
+                    Some(first) => self.push(first, second)?,
+                    None => pending = Some(second),
+                }
+                tap += 1;
             }
         }
-        if let Some(last) = pending {
-            block.push(last, (last.0, _mm256_setzero_si256()))?;
+        match pending {
+            Some(last) => self.push(last, (last.0, _mm256_setzero_si256())),
+            None => Some(()),
         }
-        Some(block)
     }
 
     /// Adds a pair of taps: where they read, and weights.
@@ -218,15 +238,29 @@ impl Block {
         while i + 2 <= width {
             // SAFETY: windows up to the last one's last tap lie in the tile, which is written as a whole.
             let sums: [_; 2] = unsafe { self.sums(pairs, tile.as_ptr().cast::<__m256i>().add(i * stride), stride) };
-            self.target.write(&self.groups, &sums, Place { at: place.at + i * place.distance, ..place }, y)?;
+            self.write(&sums, Place { at: place.at + i * place.distance, ..place }, y)?;
             i += 2;
         }
         if i < width {
             // SAFETY: as above.
             let sums: [_; 1] = unsafe { self.sums(pairs, tile.as_ptr().cast::<__m256i>().add(i * stride), stride) };
-            self.target.write(&self.groups, &sums, Place { at: place.at + i * place.distance, ..place }, y)?;
+            self.write(&sums, Place { at: place.at + i * place.distance, ..place }, y)?;
         }
         Some(())
+    }
+
+    /// Finishes and writes sums.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn write<const P: usize>(&self, sums: &[[__m256i; 2]; P], place: Place, y: &mut Output<'_>) -> Option<()> {
+        if place.count > GROUP {
+            return self.target.write(&self.groups, sums, place, y);
+        }
+        let mut first = [[_mm256_setzero_si256()]; P];
+        for (first, sums) in first.iter_mut().zip(sums) {
+            *first = [sums[0]];
+        }
+        self.target.write(&[self.groups[0]], &first, place, y)
     }
 
     /// The sums of `P` windows, the first of which begins at `x`.

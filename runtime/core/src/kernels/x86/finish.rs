@@ -2,8 +2,8 @@
 
 use core::arch::x86_64::*;
 
+use super::lanes;
 use super::wide::{clamped, every, rounded};
-use super::{lanes, vector};
 use crate::kernels::channels::{Channels, Output};
 use crate::plan::DType;
 use crate::quant::Multiplier;
@@ -14,50 +14,62 @@ pub(super) const GROUP: usize = 8;
 /// Constants of [`GROUP`] channels; those behind the last have none.
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Group {
-    bias: [i32; GROUP],
-    mantissas: [i32; GROUP],
+    bias: __m256i,
+    mantissas: __m256i,
+    /// Mantissas of odd channels in the place of those before them.
+    odd_mantissas: __m256i,
     /// Half a step and the zero point, as [`Channels::are_plain`] says; means nothing of other channels.
-    rounding: [i32; GROUP],
+    rounding: __m256i,
     /// One less than the shift.
-    down: [i32; GROUP],
+    down: __m256i,
     /// Whether all channels are plain.
     plain: bool,
 }
 
 impl Group {
     /// No channels.
-    pub(in crate::kernels) const NONE: Self =
-        Self { bias: [0; GROUP], mantissas: [0; GROUP], rounding: [0; GROUP], down: [0; GROUP], plain: true };
+    pub(in crate::kernels) const NONE: Self = {
+        let none = of_words([0; GROUP]);
+        Self { bias: none, mantissas: none, odd_mantissas: none, rounding: none, down: none, plain: true }
+    };
 
     /// The channels from `first` on.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub(super) fn new(channels: &Channels<'_>, first: usize) -> Self {
-        let shifts = from(channels.shifts, first).map(i32::from);
+        let shifts: [i8; GROUP] = from(channels.shifts, first);
+        let shifts = _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(i64::from_le_bytes(shifts.map(|shift| shift as u8))));
+        let mantissas = of_words(from(channels.mantissas, first));
         let (one, two) = (_mm256_set1_epi32(1), _mm256_set1_epi32(2));
         let zero_point = _mm256_set1_epi32(2 * channels.zero_point + 1);
-        let rounding = _mm256_sllv_epi32(zero_point, _mm256_sub_epi32(vector(shifts), two));
+        // As `Channels::is_plain` says. The shifts behind the last channel are 0.
+        let last = _mm256_set1_epi32((channels.shifts.len() - first.min(channels.shifts.len())).min(GROUP) as i32);
+        let inside = _mm256_cmpgt_epi32(last, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+        let small = _mm256_cmpgt_epi32(two, shifts);
+        let large = _mm256_cmpgt_epi32(shifts, _mm256_set1_epi32(23));
         Self {
-            bias: from(channels.bias, first),
-            mantissas: from(channels.mantissas, first),
-            rounding: lanes(rounding),
-            down: lanes(_mm256_sub_epi32(vector(shifts), one)),
-            plain: (first..channels.shifts.len().min(first + GROUP)).all(|o| channels.is_plain(o)),
+            bias: of_words(from(channels.bias, first)),
+            mantissas,
+            odd_mantissas: _mm256_srli_epi64::<32>(mantissas),
+            rounding: _mm256_sllv_epi32(zero_point, _mm256_sub_epi32(shifts, two)),
+            down: _mm256_sub_epi32(shifts, one),
+            plain: _mm256_testz_si256(_mm256_or_si256(small, large), inside) == 1,
         }
     }
 
     /// Eight channels of one multiplier, without bias.
     pub(in crate::kernels) fn uniform(multiplier: Multiplier) -> Self {
         // Never plain: of no zero point.
-        let [mantissas, down] = [multiplier.mantissa, i32::from(multiplier.shift) - 1].map(|word| [word; GROUP]);
-        Self { mantissas, down, plain: false, ..Self::NONE }
+        let [mantissas, down] =
+            [multiplier.mantissa, i32::from(multiplier.shift) - 1].map(|word| of_words([word; GROUP]));
+        Self { mantissas, odd_mantissas: mantissas, down, plain: false, ..Self::NONE }
     }
 
     /// What sums begin with.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub(super) fn bias(&self) -> __m256i {
-        vector(self.bias)
+        self.bias
     }
 
     /// Requantizes sums of plain channels to numbers that are yet to be clamped to 8 bits.
@@ -66,14 +78,14 @@ impl Group {
     pub(super) fn plain(&self, sums: __m256i) -> __m256i {
         let [even, odd] = self.products(sums);
         let products = _mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd);
-        _mm256_srav_epi32(_mm256_add_epi32(products, vector(self.rounding)), vector(self.down))
+        _mm256_srav_epi32(_mm256_add_epi32(products, self.rounding), self.down)
     }
 
     /// Requantizes and clamps sums of any channels.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub(super) fn any(&self, sums: __m256i, zero_point: i32, clamp: [i32; 2]) -> __m256i {
-        let counts = _mm256_add_epi32(vector(self.down), _mm256_set1_epi32(31));
+        let counts = _mm256_add_epi32(self.down, _mm256_set1_epi32(31));
         let (zero_point, low, high) = (every(zero_point.into()), every(clamp[0].into()), every(clamp[1].into()));
         let [even, odd] = self.products(sums);
         let even = rounded(even, _mm256_and_si256(counts, _mm256_set1_epi64x(0xFFFF_FFFF)));
@@ -87,10 +99,15 @@ impl Group {
     #[inline]
     #[target_feature(enable = "avx2")]
     fn products(&self, sums: __m256i) -> [__m256i; 2] {
-        let mantissas = vector(self.mantissas);
-        let odd = _mm256_mul_epi32(_mm256_srli_epi64::<32>(sums), _mm256_srli_epi64::<32>(mantissas));
-        [_mm256_mul_epi32(sums, mantissas), odd]
+        let odd = _mm256_mul_epi32(_mm256_srli_epi64::<32>(sums), self.odd_mantissas);
+        [_mm256_mul_epi32(sums, self.mantissas), odd]
     }
+}
+
+/// Eight numbers as a vector.
+const fn of_words(words: [i32; GROUP]) -> __m256i {
+    // SAFETY: both have 32 bytes, any of which are a vector.
+    unsafe { core::mem::transmute(words) }
 }
 
 /// Eight values from `first` on; 0 behind the last.

@@ -23,6 +23,14 @@ struct Operands {
     octets: usize,
 }
 
+impl Operands {
+    /// Without the first filters.
+    #[inline(always)]
+    fn later<W: Width>(self, filters: usize) -> Self {
+        Self { filters: self.filters.wrapping_add(filters * filter_bytes::<W>(self.octets)), ..self }
+    }
+}
+
 impl Avx2 {
     /// Multiplies the patches of `P` pixels with filters.
     #[inline(always)]
@@ -55,17 +63,18 @@ unsafe fn blocks<W: Width, const P: usize>(
     place: Place,
     y: &mut Output<'_>,
 ) -> Option<()> {
-    let len = filter_bytes::<W>(operands.octets);
-    let filters = |o: usize| Operands { filters: operands.filters.wrapping_add((o - place.first) * len), ..operands };
+    let filters = |o: usize| operands.later::<W>(o - place.first);
     let target = Target::new(&linear.channels, y);
     let mut o = place.first;
     while place.end - o >= GROUP {
         // SAFETY: eight filters are left.
-        let (low, high) = unsafe { (quad::<W, P>(filters(o)), quad::<W, P>(filters(o + QUAD))) };
+        let totals = unsafe { group::<W, P>(filters(o)) };
         let groups = [Group::new(&linear.channels, o)];
         let at = place.pixel * linear.out_channels + o;
-        let bias = groups[0].bias();
-        let sums: [_; P] = core::array::from_fn(|p| [_mm256_add_epi32(_mm256_set_m128i(high[p], low[p]), bias)]);
+        let mut sums = [[groups[0].bias()]; P];
+        for ([sums], totals) in sums.iter_mut().zip(totals) {
+            *sums = _mm256_add_epi32(*sums, totals);
+        }
         target.write(&groups, &sums, finish::Place { at, distance: linear.out_channels, count: GROUP }, y)?;
         o += GROUP;
     }
@@ -81,27 +90,52 @@ unsafe fn blocks<W: Width, const P: usize>(
     Some(())
 }
 
-/// The sums of four filters for each of `P` pixels.
+/// The sums of eight filters for each of `P` pixels.
 ///
 /// # Safety
 ///
-/// `operands` has four filters and `P` patches, one or four.
+/// `operands` has eight filters and `P` patches, one or four.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn quad<W: Width, const P: usize>(operands: Operands) -> [__m128i; P] {
+unsafe fn group<W: Width, const P: usize>(operands: Operands) -> [__m256i; P] {
+    let mut out = [_mm256_setzero_si256(); P];
     if P == 1 {
-        // SAFETY: four filters, says the caller.
-        let sums = unsafe { sums::<W, P, QUAD>(operands) };
-        let all = totals(sums.map(|sums| sums[0]));
-        return [all; P];
+        // SAFETY: eight filters, says the caller.
+        let [[a], [b], [c], [d], [e], [f], [g], [h]] = unsafe { sums::<W, 1, GROUP>(operands) };
+        out[0] = _mm256_set_m128i(totals([e, f, g, h]), totals([a, b, c, d]));
+        return out;
     }
+    // SAFETY: two times four filters, says the caller.
+    let (low, high) = unsafe { (quad::<W, P>(operands), quad::<W, P>(operands.later::<W>(QUAD))) };
+    for (out, (low, high)) in out.iter_mut().zip(low.into_iter().zip(high)) {
+        *out = _mm256_set_m128i(high, low);
+    }
+    out
+}
+
+/// The sums of four filters for each of four pixels.
+///
+/// # Safety
+///
+/// `operands` has four filters and `P` patches: four.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn quad<W: Width, const P: usize>(operands: Operands) -> [__m128i; QUAD] {
     // As many sums as there are registers for: two filters at a time.
-    let later = operands.filters.wrapping_add(2 * filter_bytes::<W>(operands.octets));
     // SAFETY: four filters, says the caller.
-    let [ab, cd] = unsafe { [sums::<W, P, 2>(operands), sums::<W, P, 2>(Operands { filters: later, ..operands })] };
-    let of = |sums: [__m256i; P]| totals(core::array::from_fn(|p| sums[p % P]));
-    let pixels = transposed([of(ab[0]), of(ab[1]), of(cd[0]), of(cd[1])]);
-    core::array::from_fn(|p| pixels[p % QUAD])
+    let ([a, b], [c, d]) = unsafe { (sums::<W, P, 2>(operands), sums::<W, P, 2>(operands.later::<W>(2))) };
+    transposed([totals(four(a)), totals(four(b)), totals(four(c)), totals(four(d))])
+}
+
+/// Four vectors, of which there are no more.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn four<const P: usize>(vectors: [__m256i; P]) -> [__m256i; QUAD] {
+    let mut four = [_mm256_setzero_si256(); QUAD];
+    for (slot, vector) in four.iter_mut().zip(vectors) {
+        *slot = vector;
+    }
+    four
 }
 
 /// The products of `F` filters with the patches of `P` pixels, in sums of eight lanes each.
@@ -115,12 +149,18 @@ unsafe fn sums<W: Width, const P: usize, const F: usize>(operands: Operands) -> 
     let Operands { patches, filters, octets } = operands;
     let len = filter_bytes::<W>(octets);
     let mut acc = [[_mm256_setzero_si256(); P]; F];
+    let mut rows = [filters; F];
+    for (f, row) in rows.iter_mut().enumerate() {
+        *row = filters.wrapping_add(f * len);
+    }
     let mut octet = 0;
     while octet + 2 <= octets {
         // SAFETY: octets `octet` and `octet + 1` of every patch and filter are theirs.
         unsafe {
-            let w: [__m256i; F] =
-                core::array::from_fn(|f| _mm256_cvtepi8_epi16(two_octets::<W>(filters.add(f * len), octet)));
+            let mut w = [_mm256_setzero_si256(); F];
+            for (w, row) in w.iter_mut().zip(rows) {
+                *w = _mm256_cvtepi8_epi16(two_octets::<W>(row, octet));
+            }
             for p in 0..P {
                 let x = _mm256_loadu_si256(patches.add((p * octets + octet) * OCTET).cast());
                 for (sums, &w) in acc.iter_mut().zip(&w) {
@@ -133,8 +173,10 @@ unsafe fn sums<W: Width, const P: usize, const F: usize>(operands: Operands) -> 
     if octet < octets {
         // SAFETY: octet `octet` of every patch and filter is theirs.
         unsafe {
-            let w: [__m128i; F] =
-                core::array::from_fn(|f| _mm_cvtepi8_epi16(one_octet::<W>(filters.add(f * len), octet)));
+            let mut w = [_mm_setzero_si128(); F];
+            for (w, row) in w.iter_mut().zip(rows) {
+                *w = _mm_cvtepi8_epi16(one_octet::<W>(row, octet));
+            }
             for p in 0..P {
                 let x = _mm_loadu_si128(patches.add((p * octets + octet) * OCTET).cast());
                 for (sums, &w) in acc.iter_mut().zip(&w) {

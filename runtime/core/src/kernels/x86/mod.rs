@@ -95,14 +95,6 @@ fn load(bytes: &[i8; 16]) -> __m128i {
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
-/// Eight numbers as a vector.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn vector(words: [i32; 8]) -> __m256i {
-    // SAFETY: `words` has 32 bytes; the load needs no alignment.
-    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
-}
-
 /// The sums of four vectors, as a vector.
 #[inline]
 #[target_feature(enable = "avx2")]
