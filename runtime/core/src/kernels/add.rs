@@ -1,5 +1,7 @@
 //! Element-wise addition.
 
+#[cfg(x86)]
+use super::x86;
 use super::{binary, memory};
 use crate::error::Reason;
 use crate::op::{AddParams, OpKind};
@@ -45,6 +47,13 @@ impl Operator for Add {
         #[cfg(scalar)]
         if let Some(halves) = halves::Halves::new(&p, [&a, &b, &y]) {
             return halves.run(plan, arena, [&a, &b, &y]);
+        }
+        #[cfg(x86)]
+        if let Some(avx2) = x86::Avx2::detect() {
+            let sums = x86::WideSums { zeros: [a_zero, b_zero, y_zero], params: p };
+            return binary::run_blocks(op, plan, arena, |values, others| {
+                avx2.add_wide(values.as_chunks_mut().0, others.as_chunks().0, &sums);
+            });
         }
         let (low, high) = (i64::from(p.clamp[0]), i64::from(p.clamp[1]));
         let shift = p.shift & 63;

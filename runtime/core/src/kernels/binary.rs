@@ -24,6 +24,21 @@ pub(crate) fn run(
     arena: &mut [u8],
     f: impl Fn(i32, i32) -> i32,
 ) -> Result<(), Reason> {
+    run_blocks(op, plan, arena, |values, others| {
+        for (value, &other) in values.iter_mut().zip(others) {
+            *value = f(*value, other);
+        }
+    })
+}
+
+/// As [`run`], of a function that makes results of a block of values of `a`, given those of `b`.
+#[inline(always)]
+pub(crate) fn run_blocks(
+    op: &OpView<'_>,
+    plan: &Plan<'_>,
+    arena: &mut [u8],
+    f: impl Fn(&mut [i32; BLOCK], &[i32; BLOCK]),
+) -> Result<(), Reason> {
     let (a, b, y) = (plan.input(op, 0)?, plan.input(op, 1)?, plan.output(op, 0)?);
     let (len, b_len) = (memory::elements(&y), memory::elements(&b));
     let (mut values, mut others) = ([0i32; BLOCK], [0i32; BLOCK]);
@@ -31,9 +46,7 @@ pub(crate) fn run(
     for start in (0..len).step_by(BLOCK) {
         memory::load(memory::bytes(plan, arena, &a)?, a.dtype, start, &mut values);
         b_at = load_repeated(memory::bytes(plan, arena, &b)?, &b, b_at, b_len, &mut others);
-        for (value, &other) in values.iter_mut().zip(&others) {
-            *value = f(*value, other);
-        }
+        f(&mut values, &others);
         memory::store(memory::bytes_mut(arena, &y)?, y.dtype, start, &values);
     }
     Ok(())

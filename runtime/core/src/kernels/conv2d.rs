@@ -175,6 +175,17 @@ impl<W: Width> Source for Pixels<'_, '_, W> {
         let start = self.interior.start(oy, ox)?;
         self.image.get(start..start.wrapping_add(len))
     }
+
+    #[cfg(x86)]
+    fn windows(&self, _: usize) -> Option<super::x86::Windows<'_>> {
+        let Conv { window: Window { rows, cols, in_channels, .. }, groups, depth, .. } = *self.conv;
+        let (segments, len) = match joined(groups, cols.dilation.get()) {
+            true => (1, cols.kernel.wrapping_mul(depth)),
+            false => (cols.kernel, depth),
+        };
+        let (image, x_zero) = (self.image, self.x_zero);
+        Some(super::x86::Windows { image, x_zero, rows, cols, channels: in_channels, segments, len })
+    }
 }
 
 impl<W: Width> Pixels<'_, '_, W> {

@@ -127,7 +127,7 @@ impl<'a, W: Width> Depthwise<'a, W> {
         if self.multiplier == 1 {
             let Self { window, weights, channels, .. } = self;
             let blocks = x86::Depthwise { window, weights, channels };
-            if let Some(avx2) = Avx2::detect().filter(|_| blocks.fits(y.dtype())) {
+            if let Some(avx2) = Avx2::detect().filter(|_| blocks.fits()) {
                 return blocks.run(avx2, x, x_zero, y);
             }
         }

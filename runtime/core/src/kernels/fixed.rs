@@ -29,8 +29,11 @@ pub(crate) fn exp2_neg(distance: u32, multiplier: Multiplier) -> (u32, u32) {
     (mantissa as u32, exponent as u32)
 }
 
-/// `⌊sqrt(x)⌋`, bit by bit.
+/// `⌊sqrt(x)⌋`; bit by bit, which takes the least flash, where it is not to be fast.
 pub(crate) fn isqrt(x: u64) -> u32 {
+    if cfg!(x86) {
+        return x.isqrt() as u32;
+    }
     let (mut rest, mut root, mut bit) = (x, 0u64, 1u64 << 62);
     while bit != 0 {
         let trial = root.wrapping_add(bit);

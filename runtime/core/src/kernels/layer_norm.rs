@@ -4,6 +4,8 @@ use core::num::NonZeroU64;
 
 use super::fixed;
 use super::memory::{self, BLOCK};
+#[cfg(x86)]
+use super::x86::{Avx2, Differences, Steps};
 use crate::error::Reason;
 use crate::op::{LayerNormParams, OpKind};
 use crate::operator::Operator;
@@ -86,7 +88,27 @@ impl<'a> Norm<'a> {
             memory::load(memory::bytes(plan, arena, x)?, x.dtype, start.wrapping_add(at), block);
             let gammas = self.gamma.get(at..).unwrap_or_default();
             let betas = self.beta.get(at..).unwrap_or_default();
-            for ((value, &gamma), &beta) in block.iter_mut().zip(gammas).zip(betas) {
+            #[cfg(x86)]
+            let (rest, gammas, betas) = match Avx2::detect() {
+                Some(avx2) if x.dtype == DType::I32 && reciprocal < 1 << 31 => {
+                    let steps = Steps {
+                        reciprocal,
+                        shift,
+                        gamma_down,
+                        beta_shift: self.beta_shift,
+                        zero_point: y.zero_point.into(),
+                        clamp: self.clamp,
+                    };
+                    let done = block.len() / 4 * 4;
+                    let (quads, rest) = block.as_chunks_mut();
+                    avx2.normalize(quads, row.differences(), &steps, [gammas.as_chunks().0, betas.as_chunks().0]);
+                    (rest, gammas.get(done..).unwrap_or_default(), betas.get(done..).unwrap_or_default())
+                }
+                _ => (&mut *block, gammas, betas),
+            };
+            #[cfg(not(x86))]
+            let rest = &mut *block;
+            for ((value, &gamma), &beta) in rest.iter_mut().zip(gammas).zip(betas) {
                 let d = row.difference(*value);
                 // At most sqrt(C) · 2^22, with 22 fraction bits.
                 let normal = (d.wrapping_mul(reciprocal) >> (shift.wrapping_sub(1) & 63)).wrapping_add(1) >> 1;
@@ -118,6 +140,12 @@ impl Row {
         let d = i64::from(x).wrapping_mul(self.count).wrapping_sub(self.sum);
         let half = (1i64 << (self.down & 63)) >> 1;
         d.wrapping_add(half) >> (self.down & 63)
+    }
+
+    /// What makes them.
+    #[cfg(x86)]
+    fn differences(&self) -> Differences {
+        Differences { count: self.count, sum: self.sum, down: self.down }
     }
 }
 
@@ -156,6 +184,15 @@ impl Norm<'_> {
         // At most C · 4^bits, which is at most 2^62.
         let mut squares = 0u64;
         memory::blocks(x, DType::I32, start, self.len, |block| {
+            #[cfg(x86)]
+            let block = match Avx2::detect() {
+                Some(avx2) => {
+                    let (quads, rest) = block.as_chunks();
+                    squares = squares.wrapping_add(avx2.sum_of_squares(quads, row.differences()));
+                    rest
+                }
+                None => block,
+            };
             for &x in block {
                 let d = row.difference(x);
                 squares = squares.wrapping_add(d.wrapping_mul(d) as u64);

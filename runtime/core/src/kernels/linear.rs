@@ -19,6 +19,10 @@ pub(crate) trait Source {
     /// others where they meet weights of 0.
     #[cfg(bytes)]
     fn direct(&self, i: usize, len: usize) -> Option<&[i8]>;
+
+    /// The windows of all pixels.
+    #[cfg(x86)]
+    fn windows(&self, pixels: usize) -> Option<super::x86::Windows<'_>>;
 }
 
 /// Pixels that each read a row of their own.
@@ -40,6 +44,13 @@ impl Source for Rows<'_> {
     fn direct(&self, i: usize, len: usize) -> Option<&[i8]> {
         let start = i.wrapping_mul(self.depth);
         self.x.get(start..start.wrapping_add(len))
+    }
+
+    #[cfg(x86)]
+    fn windows(&self, pixels: usize) -> Option<super::x86::Windows<'_>> {
+        let [rows, cols] = [pixels, 1].map(super::window::Axis::of_pixels);
+        let (image, channels) = (self.x, self.depth);
+        Some(super::x86::Windows { image, x_zero: 0, rows, cols, channels, segments: 1, len: channels })
     }
 }
 
@@ -92,6 +103,13 @@ impl<W: Width> Linear<'_, W> {
         work: &mut [u32],
         y: &mut Output<'_>,
     ) -> Option<()> {
+        #[cfg(x86)]
+        if let Some(avx2) = super::x86::Avx2::detect()
+            && let Some(windows) = source.windows(pixels)
+            && super::x86::worth_it(&windows, self.filter_len)
+        {
+            return avx2.columns(self, &windows, place, y);
+        }
         // Whether this core's own kernel can finish the sums.
         let plain = y.dtype() == DType::I8 && self.channels.are_plain();
         #[cfg(scalar)]

@@ -3,6 +3,8 @@
 use super::channels::Output;
 use super::memory;
 use super::product::{self, Sums};
+#[cfg(x86)]
+use super::x86;
 use crate::error::Reason;
 use crate::op::{MatMulParams, OpKind};
 use crate::operator::Operator;
@@ -47,6 +49,20 @@ impl Operator for MatMul {
         let (a, b) = (inputs.i8s(&a)?, inputs.i8s(&b)?);
         let mut out = Output::new(out, y.dtype);
         let ([low, high], y_zero, step) = (p.clamp, i32::from(y.zero_point), p.y_strides[3] as usize);
+        #[cfg(x86)]
+        if p.y_strides[3] == 1
+            && sums.fit_panels()
+            && let Some(avx2) = x86::Avx2::detect()
+        {
+            let target = x86::Target::of(&out, y_zero, p.clamp);
+            let [_, _, distance, _] = p.y_strides.map(|stride| stride as usize);
+            let rows = |at: [u32; 3], rows: x86::Rows<'_>| {
+                let at = product::start(at, p.y_strides);
+                rows.write(x86::Place { at, distance, count: sums.n as usize }, &mut out)
+            };
+            let done = avx2.products(&sums, [a, b], x86::Group::uniform(multiplier), target, rows);
+            return done.ok_or(Reason::OperatorShape);
+        }
         sums.rows(|at| {
             let start = product::start(at, p.y_strides);
             let put = |j: usize, acc: i32| {

@@ -4,6 +4,8 @@ use super::channels::Output;
 use super::memory;
 use super::product::{self, Sums};
 use super::softmax::{self, Scales};
+#[cfg(x86)]
+use super::x86;
 use crate::error::Reason;
 use crate::op::{MatMulSoftmaxParams, OpKind};
 use crate::operator::Operator;
@@ -35,6 +37,23 @@ impl Attention {
             scales: Scales::new([p.mantissa, p.shift], [p.output_mantissa, p.output_shift])?,
         })
     }
+
+    /// Runs it, a few rows at a time, if sums fit.
+    #[cfg(x86)]
+    fn run_by_panels(&self, avx2: x86::Avx2, [a, b]: [&[i8]; 2], y: &TensorRecord, out: &mut [u8]) -> Option<()> {
+        let (len, mut powers) = (self.sums.n as usize, x86::Powers::NONE);
+        let mut values = [[0i32; x86::MAX_COLUMNS]; x86::ROWS];
+        avx2.products(&self.sums, [a, b], x86::Group::NONE, x86::Target::RAW, |at, rows| {
+            let place = x86::Place { at: 0, distance: x86::MAX_COLUMNS, count: len };
+            rows.write(place, &mut Output::new(bytemuck::cast_slice_mut(values.as_flattened_mut()), DType::I32))?;
+            for (i, values) in values.iter().enumerate().take(rows.count()) {
+                let start = product::start([at[0], at[1], at[2].wrapping_add(i as u32)], self.y_strides);
+                let out = out.get_mut(start..start.wrapping_add(len))?;
+                softmax::run_row_by_quads(avx2, values.get(..len)?, out, y, &self.scales, &mut powers);
+            }
+            Some(())
+        })
+    }
 }
 
 impl Operator for MatMulSoftmax {
@@ -64,6 +83,14 @@ impl Operator for MatMulSoftmax {
         let (a, b) = (plan.input(op, 0)?, plan.input(op, 1)?);
         let (y, sums) = (plan.output(op, 0)?, plan.output(op, 1)?);
         let attention = Attention::new(op, [&a, &b])?;
+        #[cfg(x86)]
+        if attention.sums.fit_panels()
+            && let Some(avx2) = x86::Avx2::detect()
+        {
+            let (inputs, out) = memory::split(plan, arena, &y)?;
+            let done = attention.run_by_panels(avx2, [inputs.i8s(&a)?, inputs.i8s(&b)?], &y, out);
+            return done.ok_or(Reason::OperatorShape);
+        }
         attention.sums.rows(|at| {
             let (inputs, row) = memory::split(plan, arena, &sums)?;
             let mut row = Output::new(row, DType::I32);

@@ -7,7 +7,7 @@ use super::memory::{self, BLOCK};
 #[cfg(neon)]
 use super::neon::Powers;
 #[cfg(x86)]
-use super::x86::Avx2 as Powers;
+use super::x86::{Avx2, Powers};
 use crate::error::Reason;
 use crate::op::{OpKind, SoftmaxParams};
 use crate::operator::Operator;
@@ -71,7 +71,7 @@ fn scale(m: u32, q: u64, shift: u32) -> u64 {
 /// Scales what the core's own kernel can; the rest is left to do.
 #[inline(always)]
 fn to_scale(block: &mut [i32], max: i32, exponent: Multiplier, q: u64, shift: u32) -> &mut [i32] {
-    #[cfg(any(neon, x86))]
+    #[cfg(neon)]
     if let Some(core) = Powers::detect() {
         let (quads, rest) = block.as_chunks_mut();
         core.scale_powers(quads, max, exponent, q, shift);
@@ -79,6 +79,34 @@ fn to_scale(block: &mut [i32], max: i32, exponent: Multiplier, q: u64, shift: u3
     }
     let _ = (max, exponent, q, shift);
     block
+}
+
+/// One row in the core's own instructions, of at most [`Powers::MOST`] elements.
+#[cfg(x86)]
+pub(super) fn run_row_by_quads(
+    avx2: Avx2,
+    x: &[i32],
+    y: &mut [u8],
+    y_record: &TensorRecord,
+    scales: &Scales,
+    powers: &mut Powers,
+) {
+    let max = x.iter().fold(i32::MIN, |max, &x| max.max(x));
+    let power = |x: i32| fixed::exp2_neg(max.wrapping_sub(x) as u32, scales.exponent);
+    let ((quads, rest), (y_quads, y_rest)) = (x.as_chunks(), y.as_chunks_mut());
+    let mut sum = avx2.sum_of_powers(quads, max, scales.exponent, powers);
+    for &x in rest {
+        let (mantissa, exponent) = power(x);
+        sum = sum.wrapping_add((u64::from(mantissa) << 9) >> (exponent & 63));
+    }
+    let (q, shift) = scales.row_factor(sum);
+    let (zero_point, (low, high)) = (i32::from(y_record.zero_point), y_record.range());
+    avx2.shares(powers, (q, shift), zero_point, [low, high], y_quads);
+    for (y, &x) in y_rest.iter_mut().zip(rest) {
+        let (mantissa, exponent) = power(x);
+        let steps = scale(mantissa, q, shift.wrapping_add(exponent)).min(1 << 16) as i32;
+        *y = zero_point.wrapping_add(steps).max(low).min(high) as u8;
+    }
 }
 
 /// One row of `len` elements, from element `x_start` of `x` to element `y_start` of `y`.
@@ -90,6 +118,15 @@ pub(super) fn run_row(
     len: usize,
     scales: &Scales,
 ) -> Result<(), Reason> {
+    #[cfg(x86)]
+    if let Some(avx2) = Avx2::detect().filter(|_| len <= Powers::MOST) {
+        let (mut powers, mut values) = (Powers::NONE, [0i32; Powers::MOST]);
+        let values = values.get_mut(..len).ok_or(Reason::OperatorShape)?;
+        memory::load(memory::bytes(plan, arena, x)?, x.dtype, x_start, values);
+        let y_bytes = memory::bytes_mut(arena, y)?.get_mut(y_start..y_start.wrapping_add(len));
+        run_row_by_quads(avx2, values, y_bytes.ok_or(Reason::OperatorShape)?, y, scales, &mut powers);
+        return Ok(());
+    }
     let input = memory::bytes(plan, arena, x)?;
     let mut max = i32::MIN;
     memory::blocks(input, x.dtype, x_start, len, |block| max = block.iter().fold(max, |max, &x| max.max(x)))
@@ -97,7 +134,7 @@ pub(super) fn run_row(
     let power = |x: i32| fixed::exp2_neg(max.wrapping_sub(x) as u32, scales.exponent);
     let mut sum = 0u64;
     memory::blocks(input, x.dtype, x_start, len, |block| {
-        #[cfg(any(neon, x86))]
+        #[cfg(neon)]
         let block = if let Some(core) = Powers::detect() {
             let (quads, rest) = block.as_chunks();
             sum = sum.wrapping_add(core.sum_of_powers(quads, max, scales.exponent));

@@ -74,6 +74,13 @@ impl Axis {
         })
     }
 
+    /// Windows of one element each.
+    #[cfg(x86)]
+    pub(crate) fn of_pixels(count: usize) -> Self {
+        let dilation = NonZeroUsize::MIN;
+        Self { input: count, output: count, kernel: 1, stride: 1, dilation, before: 0, after: 0 }
+    }
+
     /// The taps of window `o` that lie inside the input.
     #[inline]
     pub(crate) fn taps(&self, o: usize) -> Taps {

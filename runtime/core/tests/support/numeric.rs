@@ -10,8 +10,13 @@ use super::windows::Channels;
 use super::{Case, Draws, Spec};
 
 pub(crate) fn fully_connected(draws: &mut Draws, kind: OpKind) -> Case {
+    let sizes = [draws.range(1, 9), draws.range(1, 70), draws.range(1, 11)];
+    fully_connected_of(draws, kind, sizes)
+}
+
+/// A product of these sizes: rows, their length, and outputs of each.
+pub(crate) fn fully_connected_of(draws: &mut Draws, kind: OpKind, [rows, depth, outputs]: [u32; 3]) -> Case {
     let mut case = Case::new(kind);
-    let (rows, depth, outputs) = (draws.range(1, 9), draws.range(1, 70), draws.range(1, 11));
     let x = Spec::new(DType::I8, &[1, rows, depth], draws.zero_point(DType::I8));
     let dtype = draws.dtype();
     let y = Spec::new(dtype, &[rows, outputs], draws.zero_point(dtype));
@@ -42,9 +47,14 @@ fn strides(draws: &mut Draws, sizes: [u32; 4]) -> [u32; 4] {
 }
 
 pub(crate) fn mat_mul(draws: &mut Draws) -> Case {
+    let batch = [draws.range(1, 3), draws.range(1, 3)];
+    let sizes = [draws.range(1, 9), draws.range(1, 20), draws.range(1, 37)];
+    mat_mul_of(draws, batch, sizes)
+}
+
+/// A product of these sizes.
+pub(crate) fn mat_mul_of(draws: &mut Draws, [outer, inner]: [u32; 2], [m, k, n]: [u32; 3]) -> Case {
     let mut case = Case::new(OpKind::MatMul);
-    let [outer, inner] = [draws.range(1, 3), draws.range(1, 3)];
-    let [m, k, n] = [draws.range(1, 9), draws.range(1, 20), draws.range(1, 37)];
     let mut a_strides = strides(draws, [outer, inner, m, k]);
     let mut b_strides = strides(draws, [outer, inner, k, n]);
     let y_strides = strides(draws, [outer, inner, m, n]);
@@ -69,9 +79,14 @@ pub(crate) fn mat_mul(draws: &mut Draws) -> Case {
 }
 
 pub(crate) fn mat_mul_softmax(draws: &mut Draws) -> Case {
+    let batch = [draws.range(1, 3), draws.range(1, 3)];
+    let sizes = [draws.range(1, 5), draws.range(1, 20), draws.range(1, 70)];
+    mat_mul_softmax_of(draws, batch, sizes)
+}
+
+/// A product of these sizes, and the softmax of its rows.
+pub(crate) fn mat_mul_softmax_of(draws: &mut Draws, [outer, inner]: [u32; 2], [m, k, n]: [u32; 3]) -> Case {
     let mut case = Case::new(OpKind::MatMulSoftmax);
-    let [outer, inner] = [draws.range(1, 3), draws.range(1, 3)];
-    let [m, k, n] = [draws.range(1, 5), draws.range(1, 20), draws.range(1, 70)];
     let mut a_strides = strides(draws, [outer, inner, m, k]);
     let mut b_strides = strides(draws, [outer, inner, k, n]);
     match draws.range(0, 4) {

@@ -9,7 +9,7 @@ use equant_runtime::plan::DType;
 use super::{Case, Draws, Spec};
 
 /// One axis: input, output, kernel, stride, dilation, padding before and after.
-struct Axis {
+pub(crate) struct Axis {
     input: u32,
     output: u32,
     kernel: u32,
@@ -19,6 +19,12 @@ struct Axis {
 }
 
 impl Axis {
+    /// The axis of these sizes, its output as ONNX's default rounding makes it.
+    pub(crate) fn new(input: u32, [kernel, stride, dilation]: [u32; 3], pads: [u32; 2]) -> Self {
+        let output = (input + pads[0] + pads[1] - (kernel - 1) * dilation - 1) / stride + 1;
+        Self { input, output, kernel, stride, dilation, pads }
+    }
+
     /// Any axis whose window fits into the padded input; kernels may be larger than the input.
     fn draw(draws: &mut Draws, dilate: bool, pool: bool) -> Self {
         let (mut input, kernel, stride) = (draws.range(1, 9), draws.range(1, 5), draws.range(1, 4));
@@ -39,10 +45,10 @@ impl Axis {
     }
 }
 
-struct Geometry {
-    rows: Axis,
-    cols: Axis,
-    batch: u32,
+pub(crate) struct Geometry {
+    pub(crate) rows: Axis,
+    pub(crate) cols: Axis,
+    pub(crate) batch: u32,
 }
 
 impl Geometry {
@@ -90,10 +96,21 @@ impl Channels {
 }
 
 pub(crate) fn conv2d(draws: &mut Draws, kind: OpKind) -> Case {
-    let mut case = Case::new(kind);
     let g = Geometry::draw(draws, true, false);
     let groups = draws.pick(&[1, 1, 1, 2, 3]);
     let (inputs, outputs) = (draws.range(1, 9) * groups, draws.range(1, 7) * groups);
+    conv2d_of(draws, kind, &g, groups, [inputs, outputs])
+}
+
+/// A convolution of these sizes: groups, and channels of its input and output.
+pub(crate) fn conv2d_of(
+    draws: &mut Draws,
+    kind: OpKind,
+    g: &Geometry,
+    groups: u32,
+    [inputs, outputs]: [u32; 2],
+) -> Case {
+    let mut case = Case::new(kind);
     let depth = inputs / groups;
     let x = Spec::new(DType::I8, &g.input(inputs), draws.zero_point(DType::I8));
     let dtype = draws.dtype();
@@ -120,10 +137,15 @@ pub(crate) fn conv2d(draws: &mut Draws, kind: OpKind) -> Case {
 }
 
 pub(crate) fn depthwise_conv2d(draws: &mut Draws, kind: OpKind) -> Case {
-    let mut case = Case::new(kind);
     let g = Geometry::draw(draws, true, false);
     let multiplier = draws.pick(&[1, 1, 2, 3]);
     let inputs = draws.range(1, 35);
+    depthwise_conv2d_of(draws, kind, &g, multiplier, inputs)
+}
+
+/// A depthwise convolution of these sizes.
+pub(crate) fn depthwise_conv2d_of(draws: &mut Draws, kind: OpKind, g: &Geometry, multiplier: u32, inputs: u32) -> Case {
+    let mut case = Case::new(kind);
     let outputs = inputs * multiplier;
     let x = Spec::new(DType::I8, &g.input(inputs), draws.zero_point(DType::I8));
     let dtype = draws.dtype();

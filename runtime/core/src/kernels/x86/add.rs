@@ -3,8 +3,10 @@
 use core::arch::x86_64::*;
 
 use super::Avx2;
+use super::wide::{clamped, every, floor, load_words, store_words};
 use crate::kernels::add::Sums;
 use crate::kernels::memory;
+use crate::op::AddParams;
 
 impl Avx2 {
     /// Adds `count` elements in memory; the offsets of `a`, `b` and `y` are given, and `y` may take the place of either: blocks
@@ -32,6 +34,38 @@ impl Avx2 {
             arena.get_mut(y + at..)?.get_mut(..len)?.copy_from_slice(done);
         }
         Some(())
+    }
+}
+
+/// A sum of elements of any types.
+pub(in crate::kernels) struct WideSums {
+    /// Zero points of both inputs and of the output.
+    pub(in crate::kernels) zeros: [i32; 3],
+    pub(in crate::kernels) params: AddParams,
+}
+
+impl Avx2 {
+    /// Adds `b` to `a`, by the formula of [`crate::kernels::Add`].
+    pub(in crate::kernels) fn add_wide(self, a: &mut [[i32; 4]], b: &[[i32; 4]], sums: &WideSums) {
+        // SAFETY: the core has AVX2.
+        unsafe { add_wide(a, b, sums) }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn add_wide(a: &mut [[i32; 4]], b: &[[i32; 4]], sums: &WideSums) {
+    let WideSums { zeros: [a_zero, b_zero, y_zero], params: AddParams { a_factor, b_factor, shift, clamp } } = *sums;
+    let (a_factor, b_factor) = (every(a_factor.into()), every(b_factor.into()));
+    let (a_zero, b_zero, y_zero) = (every(a_zero.into()), every(b_zero.into()), every(y_zero.into()));
+    let (low, high) = (every(clamp[0].into()), every(clamp[1].into()));
+    let half = every(1 << (shift - 1));
+    for (a, b) in a.iter_mut().zip(b) {
+        // Zero points are of types below 32 bits, if they are not 0: the low words of differences are all of them.
+        let a_product = _mm256_mul_epi32(_mm256_sub_epi64(load_words(a), a_zero), a_factor);
+        let b_product = _mm256_mul_epi32(_mm256_sub_epi64(load_words(b), b_zero), b_factor);
+        // At most 2 · 2^31 · 2^30 + 2^61: no overflow.
+        let sum = _mm256_add_epi64(_mm256_add_epi64(a_product, b_product), half);
+        *a = store_words(clamped(_mm256_add_epi64(floor(sum, shift), y_zero), low, high));
     }
 }
 

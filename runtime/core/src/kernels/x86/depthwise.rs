@@ -1,19 +1,27 @@
-//! Depthwise convolutions, a block of channels at a time.
+//! Depthwise convolutions, sixteen channels of a tile of the input at a time.
+//!
+//! A tile is widened once, with what lies in the padding, so that all windows are alike. Its vectors, and those of weights,
+//! hold channels 0 to 3, 8 to 11, 4 to 7 and 12 to 15: interleaved for sums of two taps, they are in order.
 
 use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
 
-use super::{Avx2, vector};
+use super::finish::{GROUP, Group, Place, Target};
+use super::tile::{reach, windows};
+use super::{Avx2, load};
 use crate::kernels::channels::{Channels, Output};
 use crate::kernels::strips::QUAD;
 use crate::kernels::weights::{Matrix, Width};
 use crate::kernels::window::Window;
-use crate::plan::DType;
 
 /// Channels of a block.
-const BLOCK: usize = 16;
+const BLOCK: usize = 2 * GROUP;
 
 /// Taps at most.
 const MOST_TAPS: usize = 64;
+
+/// Vectors of a tile: 64 KiB.
+const TILE: usize = 2048;
 
 /// A depthwise convolution with one output channel for each input channel.
 #[derive(Clone, Copy)]
@@ -25,70 +33,50 @@ pub(in crate::kernels) struct Depthwise<'s, 'a, W: Width> {
 
 impl<W: Width> Depthwise<'_, '_, W> {
     /// Whether the kernel can do it.
-    pub(in crate::kernels) fn fits(&self, dtype: DType) -> bool {
-        dtype == DType::I8 && self.window.taps().is_some_and(|taps| taps <= MOST_TAPS)
+    pub(in crate::kernels) fn fits(&self) -> bool {
+        let Window { rows, cols, .. } = self.window;
+        self.window.taps().is_some_and(|taps| taps <= MOST_TAPS)
+            && reach(rows, 1).saturating_mul(reach(cols, 1)) <= TILE
     }
 
-    /// Runs it, if it [fits](Self::fits): a block of channels at a time, all pixels with weights that are prepared once.
-    pub(in crate::kernels) fn run(&self, avx2: Avx2, x: &[i8], x_zero: i8, y: &mut Output<'_>) -> Option<()> {
+    /// Runs it, if it [fits](Self::fits).
+    pub(in crate::kernels) fn run(&self, _: Avx2, x: &[i8], x_zero: i8, y: &mut Output<'_>) -> Option<()> {
+        // SAFETY: the core has AVX2.
+        unsafe { self.run_blocks(x, x_zero, y) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn run_blocks(&self, x: &[i8], x_zero: i8, y: &mut Output<'_>) -> Option<()> {
         let Window { batch, rows, cols, in_channels, .. } = *self.window;
-        let row_len = cols.input.wrapping_mul(in_channels);
-        let taps = rows.kernel.wrapping_mul(cols.kernel);
-        let ([top, height], [left, width]) = (rows.inside(), cols.inside());
-        // Row and column of each tap, and where it reads relative to a window's first.
-        let (mut places, mut offsets) = ([[0usize; 2]; MOST_TAPS], [0usize; MOST_TAPS]);
-        for (tap, (place, offset)) in places.iter_mut().zip(&mut offsets).enumerate().take(taps) {
-            let ky = tap.checked_div(cols.kernel)?;
-            let kx = tap.wrapping_sub(ky.wrapping_mul(cols.kernel));
-            let (down, right) = (ky.wrapping_mul(rows.dilation.get()), kx.wrapping_mul(cols.dilation.get()));
-            *place = [down, right];
-            *offset = down.wrapping_mul(row_len).wrapping_add(right.wrapping_mul(in_channels));
-        }
-        let mut padded = [[0i8; BLOCK]; MOST_TAPS];
-        for o in (0..in_channels).step_by(BLOCK) {
-            let lanes = BLOCK.min(in_channels.wrapping_sub(o));
-            let weights = |tap: usize| {
-                let mut weights = [0; BLOCK];
-                let row = self.weights.row(tap).unwrap_or_default();
-                for (quad, at) in weights.as_chunks_mut::<QUAD>().0.iter_mut().zip((o..).step_by(QUAD)) {
-                    *quad = W::quad(row, at);
-                }
-                weights
-            };
-            let block = Block::new(avx2, self.channels, o, taps, weights)?;
+        let image_len = rows.input.wrapping_mul(cols.input).wrapping_mul(in_channels);
+        // Windows of a tile: as many of a row as it has room for, then as many rows.
+        let across = windows(&cols, TILE.checked_div(reach(&rows, 1))?);
+        let columns = reach(&cols, across);
+        let down = windows(&rows, TILE.checked_div(columns)?);
+        let target = Target::new(self.channels, y);
+        let mut tile = [MaybeUninit::uninit(); TILE];
+        let mut block = Block::new(target);
+        for first in (0..in_channels).step_by(BLOCK) {
+            let count = BLOCK.min(in_channels - first);
+            block.set(self, first, columns)?;
             for n in 0..batch {
-                let image = x.get(n.wrapping_mul(rows.input).wrapping_mul(row_len)..)?;
-                let read = |at: usize| match image.get(at..)?.first_chunk() {
-                    Some(x) => Some(*x),
-                    None => image.get(at..).map(first_block),
-                };
-                for oy in 0..rows.output {
-                    // These wrap where a window begins in the padding.
-                    let iy = oy.wrapping_mul(rows.stride).wrapping_sub(rows.before);
-                    for ox in 0..cols.output {
-                        let ix = ox.wrapping_mul(cols.stride).wrapping_sub(cols.before);
-                        let inside = oy.wrapping_sub(top) < height && ox.wrapping_sub(left) < width;
-                        let start = iy.wrapping_mul(row_len).wrapping_add(ix.wrapping_mul(in_channels)).wrapping_add(o);
-                        let window = image.get(start..).filter(|_| inside);
-                        let inside = window.and_then(|x| block.pixel_inside(self.channels, o, x, &offsets));
-                        let out = match inside {
-                            Some(out) => out,
-                            None => {
-                                for (x, &[down, right]) in padded.iter_mut().zip(&places).take(taps) {
-                                    let (iy, ix) = (iy.wrapping_add(down), ix.wrapping_add(right));
-                                    let at = iy.wrapping_mul(row_len).wrapping_add(ix.wrapping_mul(in_channels));
-                                    let inside = iy < rows.input && ix < cols.input;
-                                    *x = if inside { read(at.wrapping_add(o))? } else { [x_zero; BLOCK] };
-                                }
-                                block.pixel(self.channels, o, &padded)?
-                            }
-                        };
-                        let pixel =
-                            n.wrapping_mul(rows.output).wrapping_add(oy).wrapping_mul(cols.output).wrapping_add(ox);
-                        let y = y.bytes_from(pixel.wrapping_mul(in_channels).wrapping_add(o))?;
-                        match y.first_chunk_mut() {
-                            Some(y) if lanes == BLOCK => *y = out,
-                            _ => y.get_mut(..lanes)?.copy_from_slice(out.get(..lanes)?),
+                let image = x.get(n.wrapping_mul(image_len)..)?.get(..image_len)?;
+                for oy in (0..rows.output).step_by(down) {
+                    let height = down.min(rows.output - oy);
+                    for ox in (0..cols.output).step_by(across) {
+                        let width = across.min(cols.output - ox);
+                        let tile = tile.get_mut(..columns * reach(&rows, height))?;
+                        self.fill(tile, columns, [oy, ox], first, image, x_zero)?;
+                        for row in 0..height {
+                            let pixel = (n * rows.output + oy + row) * cols.output + ox;
+                            let at = pixel * in_channels + first;
+                            let from = row * rows.stride * columns;
+                            block.row(
+                                tile,
+                                [from, width, cols.stride],
+                                Place { at, distance: in_channels, count },
+                                y,
+                            )?;
                         }
                     }
                 }
@@ -96,193 +84,206 @@ impl<W: Width> Depthwise<'_, '_, W> {
         }
         Some(())
     }
-}
 
-/// The channels of a block that ends the input: those behind meet weights of 0.
-#[cold]
-fn first_block(x: &[i8]) -> [i8; BLOCK] {
-    core::array::from_fn(|i| x.get(i).copied().unwrap_or(0))
-}
-
-/// Where taps read blocks that lie one after the other.
-const DENSE: [usize; MOST_TAPS] = {
-    let mut offsets = [0; MOST_TAPS];
-    let mut tap = 0;
-    while tap < MOST_TAPS {
-        offsets[tap] = tap * BLOCK;
-        tap += 1;
-    }
-    offsets
-};
-
-/// Pairs of taps at most.
-const MOST_PAIRS: usize = MOST_TAPS / 2;
-
-/// A block of channels of a depthwise convolution, ready for its pixels: weights of taps in pairs, and what finishes the
-/// sums. Vectors of 32 bits hold channels 0 to 3 and 8 to 11, and 4 to 7 and 12 to 15.
-struct Block {
-    pairs: [[__m256i; 2]; MOST_PAIRS],
-    taps: usize,
-    bias: [__m256i; 2],
-    mantissas: [__m256i; 2],
-    roundings: [__m256i; 2],
-    shifts: [__m256i; 2],
-    clamp: [__m256i; 2],
-    /// Channels whose multipliers are not plain.
-    others: u16,
-}
-
-/// The channels of the two vectors of 32 bits.
-const CHANNELS: [[usize; 8]; 2] = [[0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]];
-
-impl Block {
-    /// Channels from `first` on, given the weights of each tap; those beyond the last have none. `None` if there are too
-    /// many taps.
-    fn new(
-        _: Avx2,
-        channels: &Channels<'_>,
-        first: usize,
-        taps: usize,
-        weights: impl Fn(usize) -> [i8; BLOCK],
-    ) -> Option<Self> {
-        if taps > MOST_TAPS {
-            return None;
-        }
-        // SAFETY: the core has AVX2.
-        Some(unsafe { Self::with_avx2(channels, first, taps, weights) })
-    }
-
+    /// Writes channels from `first` on of what the windows from `[oy, ox]` on read to a tile of rows of `columns`: all of it.
     #[target_feature(enable = "avx2")]
-    fn with_avx2(channels: &Channels<'_>, first: usize, taps: usize, weights: impl Fn(usize) -> [i8; BLOCK]) -> Self {
-        let of = |values: &dyn Fn(usize) -> i32| CHANNELS.map(|lanes| vector(lanes.map(|lane| values(first + lane))));
-        let shift = |o: usize| channels.shifts.get(o).map_or(2, |&shift| i32::from(shift).clamp(2, 23));
-        let others =
-            |lane: usize| u16::from(first + lane < channels.shifts.len() && !channels.is_plain(first + lane)) << lane;
-        let mut pairs = [[_mm256_setzero_si256(); 2]; MOST_PAIRS];
-        for (i, pair) in pairs.iter_mut().enumerate().take(taps.div_ceil(2)) {
-            let (first, second) = (weights(2 * i), if 2 * i + 1 < taps { weights(2 * i + 1) } else { [0; BLOCK] });
-            *pair = CHANNELS
-                .map(|lanes| vector(lanes.map(|lane| i32::from(first[lane]) & 0xFFFF | i32::from(second[lane]) << 16)));
-        }
-        Self {
-            pairs,
-            taps,
-            bias: of(&|o| channels.bias.get(o).copied().unwrap_or(0)),
-            mantissas: of(&|o| channels.mantissas.get(o).copied().unwrap_or(0)),
-            roundings: of(&|o| (2 * channels.zero_point + 1) << (shift(o) - 2)),
-            shifts: of(&|o| shift(o) - 1),
-            clamp: channels.clamp.map(|end| vector([end; 8])),
-            others: (0..BLOCK).map(others).sum(),
-        }
-    }
-
-    /// The outputs of one pixel, of channels from `first` on, given what each tap reads.
-    #[inline(always)]
-    fn pixel(&self, channels: &Channels<'_>, first: usize, x: &[[i8; BLOCK]; MOST_TAPS]) -> Option<[u8; BLOCK]> {
-        // SAFETY: the core has AVX2, or there would be no block; `x` has 16 channels for each tap.
-        unsafe { self.pixel_at(channels, first, x.as_flattened().as_ptr(), &DENSE) }
-    }
-
-    /// As [`Self::pixel`] for a window that lies inside the input: taps read the channels at `offsets`, in ascending order,
-    /// of `x`. `None` if `x` ends before.
-    #[inline(always)]
-    fn pixel_inside(
+    fn fill(
         &self,
-        channels: &Channels<'_>,
+        tile: &mut [MaybeUninit<__m256i>],
+        columns: usize,
+        [oy, ox]: [usize; 2],
         first: usize,
-        x: &[i8],
-        offsets: &[usize; MOST_TAPS],
-    ) -> Option<[u8; BLOCK]> {
-        let last = *offsets.get(self.taps.checked_sub(1)?)?;
-        x.get(last..)?.get(..BLOCK)?;
-        // SAFETY: the core has AVX2, or there would be no block, and the last of the taps, which are ascending, ends in `x`.
-        unsafe { self.pixel_at(channels, first, x.as_ptr(), offsets) }
-    }
-
-    /// # Safety
-    ///
-    /// 16 channels lie at each of the first `taps` offsets of `x`.
-    #[target_feature(enable = "avx2")]
-    unsafe fn pixel_at(
-        &self,
-        channels: &Channels<'_>,
-        first: usize,
-        x: *const i8,
-        offsets: &[usize; MOST_TAPS],
-    ) -> Option<[u8; BLOCK]> {
-        // SAFETY: as said.
-        let sums = unsafe { self.sums_at(x, offsets) };
-        let mut out = self.finish(sums);
-        if self.others != 0 {
-            self.finish_others(channels, first, sums, &mut out)?;
-        }
-        Some(out)
-    }
-
-    /// Finishes the channels that are not plain.
-    #[cold]
-    #[target_feature(enable = "avx2")]
-    fn finish_others(
-        &self,
-        channels: &Channels<'_>,
-        first: usize,
-        sums: [__m256i; 2],
-        out: &mut [u8; BLOCK],
+        image: &[i8],
+        x_zero: i8,
     ) -> Option<()> {
-        for (lanes, sums) in CHANNELS.iter().zip(sums) {
-            let mut words = [0i32; 8];
-            // SAFETY: `words` has 32 bytes; the store needs no alignment.
-            unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), sums) };
-            for (&lane, sum) in lanes.iter().zip(words).filter(|(lane, _)| self.others >> **lane & 1 == 1) {
-                *out.get_mut(lane)? = channels.finish_biased(first + lane, sum)? as u8;
+        let Window { rows, cols, in_channels, .. } = *self.window;
+        let padding = _mm256_set1_epi16(x_zero.into());
+        // Columns of the tile before the input, and up to its end.
+        let left = cols.before.saturating_sub(ox * cols.stride).min(columns);
+        let ix = (ox * cols.stride + left).saturating_sub(cols.before);
+        let end = (left + cols.input.saturating_sub(ix)).min(columns);
+        for (row, to) in tile.chunks_exact_mut(columns.max(1)).enumerate() {
+            let iy = (oy * rows.stride + row).checked_sub(rows.before).filter(|&iy| iy < rows.input);
+            let Some(iy) = iy else {
+                to.fill(MaybeUninit::new(padding));
+                continue;
+            };
+            let (to, right) = to.split_at_mut_checked(end)?;
+            let (before, inside) = to.split_at_mut_checked(left)?;
+            before.fill(MaybeUninit::new(padding));
+            right.fill(MaybeUninit::new(padding));
+            let mut at = (iy * cols.input + ix) * in_channels + first;
+            for slot in inside {
+                let x = image.get(at..)?;
+                slot.write(widened(match x.first_chunk() {
+                    Some(x) => load(x),
+                    None => load(&first_of(x)),
+                }));
+                at += in_channels;
             }
         }
         Some(())
     }
+}
 
-    /// # Safety
-    ///
-    /// 16 channels lie at each of the first `taps` offsets of `x`.
-    #[inline]
+/// The channels of a pixel that ends the input: those behind meet weights of 0.
+#[cold]
+fn first_of(x: &[i8]) -> [i8; BLOCK] {
+    core::array::from_fn(|i| x.get(i).copied().unwrap_or(0))
+}
+
+/// Sixteen channels as 16-bit numbers, in the order of tiles.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widened(channels: __m128i) -> __m256i {
+    _mm256_cvtepi8_epi16(_mm_shuffle_epi32::<0b11_01_10_00>(channels))
+}
+
+/// Weights from channel `first` of a tap on, quad by quad; 0 behind the last.
+#[inline]
+fn quads<W: Width>(row: &[W::Unit], first: usize) -> [i8; BLOCK] {
+    let mut weights = [0; BLOCK];
+    for (quad, at) in weights.as_chunks_mut::<QUAD>().0.iter_mut().zip((first..).step_by(QUAD)) {
+        *quad = W::quad(row, at);
+    }
+    weights
+}
+
+/// Pairs of taps at most.
+const MOST_PAIRS: usize = MOST_TAPS / 2;
+
+/// Two taps of sixteen channels.
+#[derive(Clone, Copy)]
+struct Pair {
+    /// Where they read, in vectors from the first tap's.
+    offsets: [usize; 2],
+    /// Weights of both taps, of each group of channels.
+    weights: [__m256i; 2],
+}
+
+/// A block of channels, ready for its tiles.
+struct Block {
+    pairs: [Pair; MOST_PAIRS],
+    /// Number of pairs.
+    len: usize,
+    groups: [Group; 2],
+    target: Target,
+}
+
+impl Block {
+    /// No channels yet.
     #[target_feature(enable = "avx2")]
-    unsafe fn sums_at(&self, x: *const i8, offsets: &[usize; MOST_TAPS]) -> [__m256i; 2] {
-        let read = |tap: usize| {
-            // SAFETY: 16 channels lie there.
-            _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(x.add(offsets[tap]).cast()) })
-        };
-        let mut acc = self.bias;
-        let mut add = |i: usize, first: __m256i, second: __m256i| {
-            let low = _mm256_madd_epi16(_mm256_unpacklo_epi16(first, second), self.pairs[i][0]);
-            let high = _mm256_madd_epi16(_mm256_unpackhi_epi16(first, second), self.pairs[i][1]);
-            acc = [_mm256_add_epi32(acc[0], low), _mm256_add_epi32(acc[1], high)];
-        };
-        let pairs = (self.taps / 2).min(MOST_PAIRS);
-        for i in 0..pairs {
-            add(i, read(2 * i), read(2 * i + 1));
-        }
-        if self.taps % 2 == 1 {
-            add(pairs, read(2 * pairs), _mm256_setzero_si256());
-        }
-        acc
+    fn new(target: Target) -> Self {
+        let none = Pair { offsets: [0; 2], weights: [_mm256_setzero_si256(); 2] };
+        Self { pairs: [none; MOST_PAIRS], len: 0, groups: [Group::NONE; 2], target }
     }
 
+    /// Takes the channels from `first` on, for tiles of rows of `columns`. `None` if there are too many taps.
+    #[target_feature(enable = "avx2")]
+    fn set<W: Width>(&mut self, conv: &Depthwise<'_, '_, W>, first: usize, columns: usize) -> Option<()> {
+        let Window { rows, cols, in_channels, .. } = *conv.window;
+        self.groups = [Group::new(conv.channels, first), Group::new(conv.channels, first + GROUP)];
+        self.len = 0;
+        let (mut tap, mut pending) = (0, None);
+        for ky in 0..rows.kernel {
+            for kx in 0..cols.kernel {
+                let offset = ky * rows.dilation.get() * columns + kx * cols.dilation.get();
+                let bytes = W::bytes(conv.weights, tap * in_channels + first);
+                let weights = match bytes.and_then(|bytes| bytes.first_chunk()) {
+                    // Channels behind the last are another tap's, and dropped.
+                    Some(weights) => load(weights),
+                    None => load(&quads::<W>(conv.weights.row(tap)?, first)),
+                };
+                let second = (offset, widened(weights));
+                match pending.take() {
+                    Some(first) => self.push(first, second)?,
+                    None => pending = Some(second),
+                }
+                tap += 1;
+            }
+        }
+        match pending {
+            Some(last) => self.push(last, (last.0, _mm256_setzero_si256())),
+            None => Some(()),
+        }
+    }
+
+    /// Adds a pair of taps: where they read, and weights.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn finish(&self, sums: [__m256i; 2]) -> [u8; BLOCK] {
-        let finished: [__m256i; 2] = core::array::from_fn(|i| {
-            let (sum, mantissa) = (sums[i], self.mantissas[i]);
-            let even = _mm256_mul_epi32(sum, mantissa);
-            let odd = _mm256_mul_epi32(_mm256_srli_epi64::<32>(sum), _mm256_srli_epi64::<32>(mantissa));
-            let high = _mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd);
-            let rounded = _mm256_srav_epi32(_mm256_add_epi32(high, self.roundings[i]), self.shifts[i]);
-            _mm256_min_epi32(_mm256_max_epi32(rounded, self.clamp[0]), self.clamp[1])
-        });
-        // Packing joins the vectors' halves: channels 0 to 7, and 8 to 15.
-        let packed = _mm256_packs_epi32(finished[0], finished[1]);
-        let bytes = _mm_packs_epi16(_mm256_castsi256_si128(packed), _mm256_extracti128_si256::<1>(packed));
-        let mut out = [0u8; BLOCK];
-        // SAFETY: `out` has 16 bytes; the store needs no alignment.
-        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), bytes) };
-        out
+    fn push(&mut self, first: (usize, __m256i), second: (usize, __m256i)) -> Option<()> {
+        let weights = [_mm256_unpacklo_epi16(first.1, second.1), _mm256_unpackhi_epi16(first.1, second.1)];
+        *self.pairs.get_mut(self.len)? = Pair { offsets: [first.0, second.0], weights };
+        self.len += 1;
+        Some(())
+    }
+
+    /// Computes `width` windows of a row, the first of which begins at vector `from` of the tile. Their outputs begin at
+    /// element `at` of `y` and lie `distance` apart; `count` channels are written.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn row(
+        &self,
+        tile: &[MaybeUninit<__m256i>],
+        [from, width, stride]: [usize; 3],
+        place: Place,
+        y: &mut Output<'_>,
+    ) -> Option<()> {
+        let pairs = self.pairs.get(..self.len)?;
+        // Taps are in ascending order.
+        let reach = (width - 1) * stride + pairs.last()?.offsets[1];
+        let tile = tile.get(from..)?;
+        tile.get(reach)?;
+        let mut i = 0;
+        while i + 2 <= width {
+            // SAFETY: windows up to the last one's last tap lie in the tile, which is written as a whole.
+            let sums: [_; 2] = unsafe { self.sums(pairs, tile.as_ptr().cast::<__m256i>().add(i * stride), stride) };
+            self.write(&sums, Place { at: place.at + i * place.distance, ..place }, y)?;
+            i += 2;
+        }
+        if i < width {
+            // SAFETY: as above.
+            let sums: [_; 1] = unsafe { self.sums(pairs, tile.as_ptr().cast::<__m256i>().add(i * stride), stride) };
+            self.write(&sums, Place { at: place.at + i * place.distance, ..place }, y)?;
+        }
+        Some(())
+    }
+
+    /// Finishes and writes sums.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn write<const P: usize>(&self, sums: &[[__m256i; 2]; P], place: Place, y: &mut Output<'_>) -> Option<()> {
+        if place.count > GROUP {
+            return self.target.write(&self.groups, sums, place, y);
+        }
+        let mut first = [[_mm256_setzero_si256()]; P];
+        for (first, sums) in first.iter_mut().zip(sums) {
+            *first = [sums[0]];
+        }
+        self.target.write(&[self.groups[0]], &first, place, y)
+    }
+
+    /// The sums of `P` windows, the first of which begins at `x`.
+    ///
+    /// # Safety
+    ///
+    /// All taps of all windows read vectors that are there.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn sums<const P: usize>(&self, pairs: &[Pair], x: *const __m256i, stride: usize) -> [[__m256i; 2]; P] {
+        let mut acc = [[self.groups[0].bias(), self.groups[1].bias()]; P];
+        for pair in pairs {
+            for (p, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: says the caller.
+                let (a, b) = unsafe {
+                    let x = x.add(p * stride);
+                    (_mm256_load_si256(x.add(pair.offsets[0])), _mm256_load_si256(x.add(pair.offsets[1])))
+                };
+                let low = _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), pair.weights[0]);
+                let high = _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), pair.weights[1]);
+                *acc = [_mm256_add_epi32(acc[0], low), _mm256_add_epi32(acc[1], high)];
+            }
+        }
+        acc
     }
 }

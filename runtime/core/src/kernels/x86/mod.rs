@@ -5,14 +5,28 @@
 #![allow(unsafe_code)]
 
 mod add;
+mod attention;
+mod columns;
 mod depthwise;
+mod filters;
+mod finish;
+mod layer_norm;
 mod linear;
 mod product;
 mod softmax;
+mod tile;
+mod wide;
 
 use core::arch::x86_64::*;
 
+pub(super) use add::WideSums;
+pub(super) use attention::{MAX_COLUMNS, ROWS, Rows};
+pub(super) use columns::worth_it;
 pub(super) use depthwise::Depthwise;
+pub(super) use finish::{Group, Place, Target};
+pub(super) use layer_norm::{Differences, Steps};
+pub(super) use softmax::Powers;
+pub(super) use tile::Windows;
 
 /// Proof that the core has AVX2.
 #[derive(Debug, Clone, Copy)]
@@ -73,12 +87,12 @@ fn lanes(vector: __m256i) -> [i32; 8] {
     lanes
 }
 
-/// Eight numbers as a vector.
+/// Sixteen bytes as a vector.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn vector(words: [i32; 8]) -> __m256i {
-    // SAFETY: `words` has 32 bytes; the load needs no alignment.
-    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+fn load(bytes: &[i8; 16]) -> __m128i {
+    // SAFETY: `bytes` has 16 bytes; the load needs no alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
 /// The sums of four vectors, as a vector.

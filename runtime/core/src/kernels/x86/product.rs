@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{Avx2, totals, words};
+use super::{Avx2, load, totals, words};
 
 /// Elements of a vector of 16 bits.
 const LANES: usize = 16;
@@ -87,6 +87,5 @@ fn weighted_sum<'b>(
 #[inline]
 #[target_feature(enable = "avx2")]
 fn widened(bytes: &[i8; LANES]) -> __m256i {
-    // SAFETY: `bytes` has 16 bytes; the load needs no alignment.
-    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+    _mm256_cvtepi8_epi16(load(bytes))
 }

@@ -4,51 +4,92 @@
 use core::arch::x86_64::*;
 
 use super::Avx2;
+use super::wide::low_words;
 use crate::kernels::fixed::COEFFICIENTS;
 use crate::quant::Multiplier;
 
-impl Avx2 {
-    /// Σ of the powers of `max − x`, with 40 fraction bits.
-    pub(in crate::kernels) fn sum_of_powers(self, x: &[[i32; 4]], max: i32, multiplier: Multiplier) -> u64 {
-        // SAFETY: the core has AVX2.
-        unsafe { sum(x, max, multiplier) }
-    }
+/// Elements at a time.
+const QUAD: usize = 4;
 
-    /// Makes of each element its power of `max − x` times `q / 2^shift`, rounded half up, at most 2^16.
-    pub(in crate::kernels) fn scale_powers(
+/// Powers at most.
+const MOST: usize = 256;
+
+/// Powers of a row: mantissas, below 2^31 or equal to it, and exponents, of four elements each.
+pub(in crate::kernels) struct Powers([[[u64; QUAD]; 2]; MOST / QUAD]);
+
+impl Powers {
+    /// None yet.
+    pub(in crate::kernels) const NONE: Self = Self([[[0; QUAD]; 2]; MOST / QUAD]);
+
+    /// Elements at most.
+    pub(in crate::kernels) const MOST: usize = MOST;
+}
+
+impl Avx2 {
+    /// Computes the powers of `max − x`; returns their sum, with 40 fraction bits.
+    pub(in crate::kernels) fn sum_of_powers(
         self,
-        x: &mut [[i32; 4]],
+        x: &[[i32; QUAD]],
         max: i32,
         multiplier: Multiplier,
-        q: u64,
-        shift: u32,
+        to: &mut Powers,
+    ) -> u64 {
+        // SAFETY: the core has AVX2.
+        unsafe { sum(x, max, multiplier, to) }
+    }
+
+    /// Makes of powers their product with `q / 2^shift`, rounded half up, plus the zero point, clamped to bytes.
+    pub(in crate::kernels) fn shares(
+        self,
+        powers: &Powers,
+        (q, shift): (u64, u32),
+        zero_point: i32,
+        clamp: [i32; 2],
+        to: &mut [[u8; QUAD]],
     ) {
         // SAFETY: the core has AVX2.
-        unsafe { scaled(x, max, multiplier, q, shift) }
+        unsafe { shares(powers, (q, shift), zero_point, clamp, to) }
     }
 }
 
 #[target_feature(enable = "avx2")]
-fn sum(x: &[[i32; 4]], max: i32, multiplier: Multiplier) -> u64 {
+fn sum(x: &[[i32; QUAD]], max: i32, multiplier: Multiplier, to: &mut Powers) -> u64 {
     let mut total = _mm256_setzero_si256();
-    for x in x {
+    for (x, to) in x.iter().zip(&mut to.0) {
         let (mantissas, exponents) = powers(x, max, multiplier);
+        *to = [lanes(mantissas), lanes(exponents)];
         total = _mm256_add_epi64(total, _mm256_srlv_epi64(_mm256_slli_epi64::<9>(mantissas), exponents));
     }
     lanes(total).into_iter().fold(0, u64::wrapping_add)
 }
 
 #[target_feature(enable = "avx2")]
-fn scaled(x: &mut [[i32; 4]], max: i32, multiplier: Multiplier, q: u64, shift: u32) {
+fn shares(powers: &Powers, (q, shift): (u64, u32), zero_point: i32, clamp: [i32; 2], to: &mut [[u8; QUAD]]) {
     let (one, q) = (_mm256_set1_epi64x(1), _mm256_set1_epi64x(q as i64));
     let shift = _mm256_set1_epi64x(i64::from(shift) - 1);
-    for x in x {
-        let (mantissas, exponents) = powers(x, max, multiplier);
+    // More than any output has.
+    let most = _mm256_set1_epi64x(1 << 16);
+    let zero_point = _mm_set1_epi32(zero_point);
+    let (low, high) = (_mm_set1_epi32(clamp[0]), _mm_set1_epi32(clamp[1]));
+    for ([mantissas, exponents], to) in powers.0.iter().zip(to) {
         // Shifts of 64 and more give 0.
-        let halves = _mm256_srlv_epi64(_mm256_mul_epu32(mantissas, q), _mm256_add_epi64(shift, exponents));
+        let count = _mm256_add_epi64(shift, wide(exponents));
+        let halves = _mm256_srlv_epi64(_mm256_mul_epu32(wide(mantissas), q), count);
         let steps = _mm256_srli_epi64::<1>(_mm256_add_epi64(halves, one));
-        *x = lanes(steps).map(|steps| steps.min(1 << 16) as i32);
+        let steps = _mm256_blendv_epi8(steps, most, _mm256_cmpgt_epi64(steps, most));
+        let words = _mm_add_epi32(low_words(steps), zero_point);
+        let words = _mm_min_epi32(_mm_max_epi32(words, low), high);
+        let halves = _mm_packs_epi32(words, words);
+        *to = _mm_cvtsi128_si32(_mm_packs_epi16(halves, halves)).to_le_bytes();
     }
+}
+
+/// Four numbers as a vector.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn wide(numbers: &[u64; QUAD]) -> __m256i {
+    // SAFETY: there are 32 bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) }
 }
 
 /// Mantissas, below 2^31 or equal to it, and exponents of the powers.
@@ -56,9 +97,9 @@ fn scaled(x: &mut [[i32; 4]], max: i32, multiplier: Multiplier, q: u64, shift: u
 #[target_feature(enable = "avx2")]
 fn powers(x: &[i32; 4], max: i32, multiplier: Multiplier) -> (__m256i, __m256i) {
     let total = (31 + i32::from(multiplier.shift)) & 63;
-    let distances = x.map(|x| max.wrapping_sub(x));
-    // SAFETY: `distances` has 16 bytes; the load needs no alignment.
-    let distances = _mm256_cvtepu32_epi64(unsafe { _mm_loadu_si128(distances.as_ptr().cast()) });
+    // SAFETY: `x` has 16 bytes; the load needs no alignment.
+    let x = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
+    let distances = _mm256_cvtepu32_epi64(_mm_sub_epi32(_mm_set1_epi32(max), x));
     let products = _mm256_mul_epu32(distances, _mm256_set1_epi64x(i64::from(multiplier.mantissa)));
     let exponents = _mm256_srl_epi64(products, _mm_cvtsi32_si128(total));
     let remainders = _mm256_and_si256(products, _mm256_set1_epi64x(((1u64 << total) - 1) as i64));
