@@ -104,6 +104,7 @@ pub fn eval(node: &Node, opset: i64, inputs: &[Option<&Tensor>]) -> Option<Tenso
     let x = get(0);
     let out = match node.op_type.as_str() {
         "Constant" => return constant(node),
+        "Dropout" if get(2).is_some_and(|training| training.to_i64() != [0]) => return None,
         "Identity" | "Dropout" => return inputs.first().copied().flatten().cloned(),
         "Shape" => {
             let shape: Vec<i64> = x?.shape.iter().map(|&dim| dim as i64).collect();
@@ -119,11 +120,7 @@ pub fn eval(node: &Node, opset: i64, inputs: &[Option<&Tensor>]) -> Option<Tenso
             let shape = reshape_target(&x?.shape, &get(1)?.to_i64(), node.int("allowzero", 0) != 0)?;
             x?.reshaped(shape)?
         }
-        "Flatten" => {
-            let axis = normalize_axis(node.int("axis", 1), x?.shape.len() + 1)?;
-            let (outer, inner) = x?.shape.split_at(axis);
-            x?.reshaped(vec![outer.iter().product(), inner.iter().product()])?
-        }
+        "Flatten" => x?.reshaped(flattened(&x?.shape, node.int("axis", 1))?)?,
         "Squeeze" | "Unsqueeze" => {
             let axes = match get(1) {
                 Some(axes) => Some(axes.to_i64()),
@@ -196,7 +193,15 @@ pub fn eval(node: &Node, opset: i64, inputs: &[Option<&Tensor>]) -> Option<Tenso
             Array { shape, data, dtype: a.dtype }
         }
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" | "Equal" | "Less" | "Greater" | "Mod" => {
-            binary(&node.op_type, x?, get(1)?)?
+            let op = if node.int("fmod", 0) != 0 { "fmod" } else { node.op_type.as_str() };
+            match arrays.as_slice() {
+                [Some(a), Some(b)] => binary(op, a, b)?,
+                // Of any number of values.
+                [first, rest @ ..] if matches!(op, "Min" | "Max") => {
+                    rest.iter().try_fold(first.clone()?, |all, next| binary(op, &all, next.as_ref()?))?
+                }
+                _ => return None,
+            }
         }
         "ReduceProd" | "ReduceSum" | "ReduceMin" | "ReduceMax" => reduce(node, x?, get(1))?,
         "QuantizeLinear" => return quantize(node, inputs),
@@ -331,6 +336,13 @@ pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
         .collect()
 }
 
+/// The shape after Flatten: the sizes before `axis`, which may be the rank, and those behind it multiplied.
+pub fn flattened(shape: &[usize], axis: i64) -> Option<Vec<usize>> {
+    let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
+    let (outer, inner) = shape.split_at_checked(usize::try_from(axis).ok()?)?;
+    Some(vec![outer.iter().product(), inner.iter().product()])
+}
+
 /// The shape a Reshape gives: 0 copies (unless `allow_zero`), one −1 is inferred.
 pub fn reshape_target(from: &[usize], target: &[i64], allow_zero: bool) -> Option<Vec<usize>> {
     let total: usize = from.iter().product();
@@ -425,7 +437,11 @@ fn binary(op: &str, a: &Array, b: &Array) -> Option<Array> {
                     "Sub" => x.checked_sub(y),
                     "Mul" => x.checked_mul(y),
                     "Div" => x.checked_div(y),
-                    "Mod" => x.checked_rem_euclid(y),
+                    "fmod" => x.checked_rem(y),
+                    // The sign of the divisor.
+                    "Mod" => {
+                        x.checked_rem(y).map(|rest| if rest != 0 && (rest < 0) != (y < 0) { rest + y } else { rest })
+                    }
                     "Pow" => x.checked_pow(u32::try_from(y).ok()?),
                     "Min" => Some(x.min(y)),
                     "Max" => Some(x.max(y)),
@@ -447,6 +463,7 @@ fn binary(op: &str, a: &Array, b: &Array) -> Option<Array> {
                     "Mul" => Some(x * y),
                     "Div" => Some(x / y),
                     "Pow" => Some(x.powf(y)),
+                    "fmod" => Some(x % y),
                     "Min" => Some(x.min(y)),
                     "Max" => Some(x.max(y)),
                     _ => None,

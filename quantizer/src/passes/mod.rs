@@ -14,7 +14,9 @@ mod gemm;
 mod identity;
 mod layer_norm;
 mod opset;
+mod reduce;
 mod shapes;
+mod variadic;
 
 use std::collections::BTreeMap;
 
@@ -99,6 +101,8 @@ pub fn prepare_unbatched(graph: &mut Graph, dims: &Dims) -> Result<PassReport, E
     report.add("constants", constants::run(graph));
     report.add("floats to f32", floats::run(graph));
     report.add("opset", opset::run(graph, OPSET));
+    report.add("operators of two values", variadic::run(graph));
+    report.add("reductions written as sums", reduce::run(graph));
     for _ in 0..MAX_ROUNDS {
         let mut changed = cleanup(graph, &mut report);
         changed += report.add("Gemm normalised", gemm::run(graph));
@@ -132,6 +136,8 @@ pub fn prepare_quantized_unbatched(graph: &mut Graph) -> PassReport {
     report.add("constants", constants::run(graph));
     report.add("floats to f32", floats::run(graph));
     report.add("opset", opset::run(graph, graph.opset.max(18)));
+    report.add("operators of two values", variadic::run(graph));
+    report.add("reductions written as sums", reduce::run(graph));
     for _ in 0..MAX_ROUNDS {
         let mut changed = cleanup(graph, &mut report);
         changed += report.add("Gemm normalised", gemm::run(graph));

@@ -10,6 +10,7 @@ use super::table::Table;
 use super::{Lowered, Lowering, Operand, QParams, Reason, Value, input, unsupported};
 use crate::compile::program::Record;
 use crate::compile::view::View;
+use crate::graph::movement::{Blocks, blocks};
 use crate::graph::{Node, eval};
 
 impl<'g> Lowering<'g> {
@@ -25,6 +26,7 @@ impl<'g> Lowering<'g> {
                         let view = view.reshape(&shape).ok_or_else(|| Reason::Shape(format!("{shape:?}")))?;
                         Value::Const(Rc::new(constant.viewed(&view)?))
                     }
+                    Target::Blocks(_) => return unsupported("of a constant"),
                 }
             }
             Value::Pending(mut pending) => match self.seen(node, &pending.view)? {
@@ -52,6 +54,9 @@ impl<'g> Lowering<'g> {
         Ok(match self.target(node, &view.shape())? {
             Target::Permuted(perm) => Some(view.transpose(&perm)),
             Target::Shape(shape) => view.reshape(&shape),
+            Target::Blocks([split, perm, joined]) => {
+                view.reshape(&split).and_then(|view| view.transpose(&perm).reshape(&joined))
+            }
         })
     }
 
@@ -71,10 +76,11 @@ impl<'g> Lowering<'g> {
         };
         let target = match node.op_type.as_str() {
             "Transpose" => return eval::permutation(node, shape.len()).map(Target::Permuted).ok_or_else(refuse),
-            "Flatten" => {
-                let axis = eval::normalize_axis(node.int("axis", 1), shape.len() + 1).ok_or_else(refuse)?;
-                Some(vec![shape[..axis].iter().product(), shape[axis..].iter().product()])
+            "DepthToSpace" | "SpaceToDepth" => {
+                let Blocks { split, perm, joined } = blocks(node, shape).map_err(Reason::Shape)?;
+                return Ok(Target::Blocks([split, perm, joined]));
             }
+            "Flatten" => eval::flattened(shape, node.int("axis", 1)),
             "Squeeze" => eval::squeezed(shape, listed.as_deref()),
             "Unsqueeze" => eval::unsqueezed(shape, &listed.ok_or_else(refuse)?),
             _ => eval::reshape_target(shape, &listed.ok_or_else(refuse)?, node.int("allowzero", 0) != 0),
@@ -272,6 +278,8 @@ impl<'g> Lowering<'g> {
 enum Target {
     Permuted(Vec<usize>),
     Shape(Vec<usize>),
+    /// Split, permuted and joined again.
+    Blocks([Vec<usize>; 3]),
 }
 
 /// An input of a Concat.
