@@ -125,6 +125,10 @@ impl Check<'_> {
         if let Some(name) = node.outputs.iter().skip(1).find(|name| used(name) && node.op_type != "Split") {
             return Err(format!("its output `{name}` is used; only the first output is supported"));
         }
+        let empty = |name: &&String| self.shapes.types.get(*name).is_some_and(|kind| kind.shape.contains(&0));
+        if let Some(name) = node.outputs.iter().find(empty) {
+            return Err(format!("its output `{name}` has no elements"));
+        }
         if node.inputs.iter().all(|name| self.graph.initializers.contains_key(name)) {
             return Err("all its inputs are constants, and it could not be folded".into());
         }
