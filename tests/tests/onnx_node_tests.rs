@@ -179,7 +179,9 @@ fn verdict(test: &NodeTest) -> Verdict {
     if let Some(refused) = support::check(&graph).first() {
         return Verdict::Refused(refused.to_string());
     }
-    let plan = test.is_f32() && !graph.inputs.is_empty();
+    // Samples are finite.
+    let finite = test.inputs.iter().all(|input| input.to_f32().iter().all(|value| value.is_finite()));
+    let plan = test.is_f32() && !graph.inputs.is_empty() && finite;
     let checked = in_float(test, &graph).and_then(|()| if plan { as_plan(test, &graph) } else { Ok(()) });
     match checked {
         Ok(()) => Verdict::Passed { plan },

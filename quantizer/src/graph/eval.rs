@@ -115,6 +115,8 @@ pub fn eval(node: &Node, opset: i64, inputs: &[Option<&Tensor>]) -> Option<Tenso
             Array::ints(vec![part.len()], part)
         }
         "Size" => Array::ints(vec![], vec![x?.shape.iter().product::<usize>() as i64]),
+        "CastLike" => x?.cast(get(1)?.dtype)?,
+        "Not" => Array { data: Data::Int(x?.to_i64().iter().map(|&v| i64::from(v == 0)).collect()), ..x?.clone() },
         "Cast" => x?.cast(DataType::from_onnx_number(node.int("to", 0) as i32)?)?,
         "Reshape" => {
             let shape = reshape_target(&x?.shape, &get(1)?.to_i64(), node.int("allowzero", 0) != 0)?;
@@ -192,7 +194,10 @@ pub fn eval(node: &Node, opset: i64, inputs: &[Option<&Tensor>]) -> Option<Tenso
             };
             Array { shape, data, dtype: a.dtype }
         }
-        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" | "Equal" | "Less" | "Greater" | "Mod" => {
+        "Equal" | "Less" | "Greater" | "LessOrEqual" | "GreaterOrEqual" | "And" | "Or" | "Xor" => {
+            compare(&node.op_type, x?, get(1)?)?
+        }
+        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" | "Mod" => {
             let op = if node.int("fmod", 0) != 0 { "fmod" } else { node.op_type.as_str() };
             match arrays.as_slice() {
                 [Some(a), Some(b)] => binary(op, a, b)?,
@@ -261,6 +266,24 @@ pub fn eval_unary(node: &Node, x: f64) -> Option<f64> {
         "Tanh" => x.tanh(),
         "Sin" => x.sin(),
         "Cos" => x.cos(),
+        "Tan" => x.tan(),
+        "Asin" => x.asin(),
+        "Acos" => x.acos(),
+        "Atan" => x.atan(),
+        "Sinh" => x.sinh(),
+        "Cosh" => x.cosh(),
+        "Asinh" => x.asinh(),
+        "Atanh" => x.atanh(),
+        "Shrink" => {
+            let (bias, edge) = (attr("bias", 0.0), attr("lambd", 0.5));
+            if x < -edge {
+                x + bias
+            } else if x > edge {
+                x - bias
+            } else {
+                0.0
+            }
+        }
         "Floor" => x.floor(),
         "Ceil" => x.ceil(),
         "Round" => x.round_ties_even(),
@@ -305,6 +328,7 @@ pub fn eval_unary(node: &Node, x: f64) -> Option<f64> {
 
 /// Whether [`eval_unary`] knows the operator.
 pub fn is_unary(node: &Node) -> bool {
+    // The argument does not matter: an operator is known everywhere or nowhere.
     node.domain.is_empty() && eval_unary(node, 0.5).is_some()
 }
 
@@ -427,7 +451,6 @@ fn broadcast_index(from: &[usize], to: &[usize]) -> Option<Vec<usize>> {
 fn binary(op: &str, a: &Array, b: &Array) -> Option<Array> {
     let shape = broadcast(&a.shape, &b.shape)?;
     let (ia, ib) = (broadcast_index(&a.shape, &shape)?, broadcast_index(&b.shape, &shape)?);
-    let compare = matches!(op, "Equal" | "Less" | "Greater");
     let data = match (&a.data, &b.data) {
         (Data::Int(x), Data::Int(y)) => {
             let f = |(&i, &j): (&usize, &usize)| {
@@ -445,9 +468,6 @@ fn binary(op: &str, a: &Array, b: &Array) -> Option<Array> {
                     "Pow" => x.checked_pow(u32::try_from(y).ok()?),
                     "Min" => Some(x.min(y)),
                     "Max" => Some(x.max(y)),
-                    "Equal" => Some(i64::from(x == y)),
-                    "Less" => Some(i64::from(x < y)),
-                    "Greater" => Some(i64::from(x > y)),
                     _ => None,
                 }
             };
@@ -473,7 +493,37 @@ fn binary(op: &str, a: &Array, b: &Array) -> Option<Array> {
         }
         _ => return None,
     };
-    Some(Array { shape, data, dtype: if compare { DataType::Bool } else { a.dtype } })
+    Some(Array { shape, data, dtype: a.dtype })
+}
+
+/// Comparisons, and logic on what they give.
+fn compare(op: &str, a: &Array, b: &Array) -> Option<Array> {
+    let shape = broadcast(&a.shape, &b.shape)?;
+    let (ia, ib) = (broadcast_index(&a.shape, &shape)?, broadcast_index(&b.shape, &shape)?);
+    // Integers are compared as such: floats would not tell large ones apart.
+    let orders: Vec<Option<std::cmp::Ordering>> = match (&a.data, &b.data) {
+        (Data::Int(x), Data::Int(y)) => ia.iter().zip(&ib).map(|(&i, &j)| Some(x.get(i)?.cmp(y.get(j)?))).collect(),
+        _ => {
+            let (x, y) = (a.to_f32(), b.to_f32());
+            ia.iter().zip(&ib).map(|(&i, &j)| x.get(i)?.partial_cmp(y.get(j)?)).collect()
+        }
+    };
+    let (x, y) = (a.to_i64(), b.to_i64());
+    let result = |((order, &i), &j): ((&Option<std::cmp::Ordering>, &usize), &usize)| {
+        let (x, y) = (x.get(i).is_some_and(|&x| x != 0), y.get(j).is_some_and(|&y| y != 0));
+        i64::from(match op {
+            "Equal" => order.is_some_and(|order| order.is_eq()),
+            "Less" => order.is_some_and(|order| order.is_lt()),
+            "LessOrEqual" => order.is_some_and(|order| order.is_le()),
+            "Greater" => order.is_some_and(|order| order.is_gt()),
+            "GreaterOrEqual" => order.is_some_and(|order| order.is_ge()),
+            "And" => x && y,
+            "Or" => x || y,
+            _ => x != y,
+        })
+    };
+    let data = orders.iter().zip(&ia).zip(&ib).map(result).collect();
+    Some(Array { shape, data: Data::Int(data), dtype: DataType::Bool })
 }
 
 fn concat(node: &Node, arrays: &[Option<Array>]) -> Option<Array> {

@@ -386,7 +386,7 @@ impl Context<'_> {
                 }
                 self.like(shape)
             }
-            "Equal" | "Less" | "Greater" => {
+            "Equal" | "Less" | "Greater" | "LessOrEqual" | "GreaterOrEqual" | "And" | "Or" | "Xor" => {
                 let (a, b) = (self.shape(0)?, self.shape(1)?);
                 let shape = eval::broadcast(a, b).ok_or_else(|| format!("shapes {a:?} and {b:?} do not broadcast"))?;
                 Ok(vec![TensorType { dtype: DataType::Bool, shape }])
@@ -404,7 +404,9 @@ impl Context<'_> {
             | "BatchNormalization"
             | "InstanceNormalization"
             | "GroupNormalization"
-            | "CumSum" => self.like(self.shape(0)?.to_vec()),
+            | "CumSum"
+            | "Not" => self.like(self.shape(0)?.to_vec()),
+            "CastLike" => Ok(vec![TensorType { dtype: self.kind(1)?.dtype, shape: self.shape(0)?.to_vec() }]),
             "Cast" => {
                 let number = node.int("to", 0) as i32;
                 let dtype = DataType::from_onnx_number(number)

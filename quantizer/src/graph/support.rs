@@ -1,4 +1,31 @@
 //! Which operators, in which forms, can be quantized. Everything unsupported is found before any work begins.
+//!
+//! Operators of the default domain, in the form that [`crate::passes::prepare`] brings them to. "Constant" means an
+//! initializer, or what folding makes of constants and shapes. No operator may join, reduce or pick samples of the batch.
+//!
+//! | operators | forms |
+//! | --- | --- |
+//! | Conv, ConvTranspose | images; constant weights and biases |
+//! | Gemm, MatMul | constant weights of rank 2; MatMul also of two activations with equal batches |
+//! | Add, Sub, Mul, Div, Min, Max | two activations that broadcast, or one and a constant; Min, Max, Sum and Mean of any number |
+//! | Pow | a constant number as exponent, or a function of one value |
+//! | PRelu | constant slopes |
+//! | functions of one variable ([`eval::eval_unary`]), Clip, Relu | tables over 8 bits; bounds constant |
+//! | Softmax, LayerNormalization | the last axis |
+//! | BatchNormalization | folded, or on images |
+//! | AveragePool, MaxPool, GlobalAveragePool | images; averages without dilations |
+//! | GlobalMaxPool, ReduceMax, ReduceMin, ReduceMean, ReduceSum | any constant axes, with or without keepdims |
+//! | ReduceL1, ReduceL2, ReduceSumSquare, ReduceLogSum | the same, as functions of a sum |
+//! | ArgMax, ArgMin | any axis; the indices are 32-bit integers of the plan |
+//! | Reshape, Flatten, Squeeze, Unsqueeze, Transpose, Identity, Dropout | in inference |
+//! | Concat | any axis |
+//! | Slice, Split, Gather, Expand, Tile | constant parameters; every output of a Split |
+//! | Pad | constant, reflect, edge and wrap; constant pads, in the first mode not negative |
+//! | Resize | nearest or linear (two axes at most), with antialias; constant scales or sizes; every coordinate transformation, without extrapolation |
+//! | DepthToSpace, SpaceToDepth | images |
+//!
+//! Every other operator is refused with its name and the reason, Cast, Where, Shape and comparisons outside shape arithmetic
+//! among them.
 
 use std::collections::BTreeMap;
 
@@ -136,7 +163,7 @@ impl Check<'_> {
             "Conv" | "ConvTranspose" => self.conv(node),
             "Gemm" => self.gemm(node),
             "MatMul" => self.matmul(node),
-            "Add" | "Mul" => Ok(()),
+            "Add" | "Mul" => self.finite(node),
             "Sub" | "Div" | "Pow" | "Min" | "Max" | "PRelu" => self.arithmetic(node),
             "Clip" => match (1..3).all(|i| node.input(i).is_none() || self.constant(node, i).is_some()) {
                 true => Ok(()),
@@ -242,12 +269,25 @@ impl Check<'_> {
         if self.roots.contains_key(node.output()) {
             return Ok(());
         }
+        self.finite(node)?;
         match (node.op_type.as_str(), self.constant(node, 0), self.constant(node, 1)) {
             ("Pow", ..) => Err("its exponent must be one constant number".into()),
             ("Div", Some(_), None) => Err("a constant tensor divided by an activation is not supported".into()),
             ("Div", _, Some(divisor)) if divisor.to_f32().contains(&0.0) => Err("division by zero".into()),
             ("PRelu", _, None) => Err("slopes must be constants".into()),
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses constants that no scale holds.
+    fn finite(&self, node: &Node) -> Checked {
+        let infinite = |name: &&String| {
+            let constant = self.graph.initializers.get(*name);
+            constant.is_some_and(|tensor| !tensor.to_f32().iter().all(|value| value.is_finite()))
+        };
+        match node.inputs.iter().find(infinite) {
+            Some(name) => Err(format!("its constant `{name}` holds values that are not finite")),
+            None => Ok(()),
         }
     }
 
