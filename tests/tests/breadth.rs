@@ -62,7 +62,7 @@ fn network() -> Graph {
             Node::new("Div", "share", ["top", "positive"], ["ratio"]),
             Node::new("Gather", "order", ["top", "picked"], ["chosen"]).with("axis", Attr::Int(1)),
             Node::new("ArgMax", "class", ["top"], ["best"]).with("axis", Attr::Int(1)),
-            Node::new("ReduceMin", "least", ["d", "spatial"], ["low"]),
+            Node::new("ReduceMin", "least", ["m", "spatial"], ["low"]),
             Node::new("Mul", "scaled", ["d", "low"], ["product"]),
         ],
         initializers: BTreeMap::from([
