@@ -206,11 +206,10 @@ fn near(values: &[f32], expected: &[f32], rounding: f32) -> Result<(), String> {
         return Err(format!("{} elements and not {}", values.len(), expected.len()));
     }
     let peak = expected.iter().filter(|v| v.is_finite()).fold(0.0f32, |peak, v| peak.max(v.abs()));
-    let far = |(a, b): &(&f32, &f32)| {
-        let same = a == b || (a.is_nan() && b.is_nan());
-        !same && !((*a - *b).abs() <= (1e-3 + rounding) * b.abs() + 1e-5 * peak)
+    let close = |a: f32, b: f32| {
+        a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= (1e-3 + rounding) * b.abs() + 1e-5 * peak
     };
-    match values.iter().zip(expected).find(far) {
+    match values.iter().zip(expected).find(|(a, b)| !close(**a, **b)) {
         Some((value, expected)) => Err(format!("{value} where {expected} is expected")),
         None => Ok(()),
     }

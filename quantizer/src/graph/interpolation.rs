@@ -176,7 +176,7 @@ impl<'n> Interpolation<'n> {
         let offsets = (0..2 * reach as usize).map(|k| left + 1.0 - reach + k as f64);
         let weighted = offsets.map(|at| (at, (1.0 - ((at - place) * stretch).abs()).max(0.0)));
         let weighted: Vec<(f64, f64)> = weighted.filter(|&(_, weight)| weight > 0.0).collect();
-        let inside = |at: f64| !(self.node.int("exclude_outside", 0) != 0 && !(0.0..=last).contains(&at));
+        let inside = |at: f64| self.node.int("exclude_outside", 0) == 0 || (0.0..=last).contains(&at);
         let total: f64 = weighted.iter().filter(|&&(at, _)| inside(at)).map(|&(_, weight)| weight).sum();
         let mut taps: Taps = Vec::new();
         for (at, weight) in weighted.into_iter().filter(|&(at, _)| inside(at)) {
