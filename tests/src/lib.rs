@@ -4,6 +4,7 @@
 pub mod cut;
 pub mod fuzz;
 pub mod models;
+pub mod node_tests;
 pub mod npy;
 pub mod peak;
 pub mod reference;

@@ -183,9 +183,13 @@ impl Program {
             Box::new(move |builder, inputs, outputs, name| builder.op(&params, inputs, outputs, macs, name));
         let in_place = match P::KIND {
             // The kernels that read an element, or a row, before they write it.
-            OpKind::Add | OpKind::Mul | OpKind::Lut | OpKind::Requantize | OpKind::Softmax | OpKind::LayerNorm => {
-                (0..inputs.len()).filter(|&i| self.may_take_over(inputs[i], output)).collect()
-            }
+            OpKind::Add
+            | OpKind::Mul
+            | OpKind::Div
+            | OpKind::Lut
+            | OpKind::Requantize
+            | OpKind::Softmax
+            | OpKind::LayerNorm => (0..inputs.len()).filter(|&i| self.may_take_over(inputs[i], output)).collect(),
             _ => Vec::new(),
         };
         let name = name.to_owned();

@@ -90,7 +90,9 @@ impl View {
     /// The same elements in logical order under another shape, or `None` when an atom would have to
     /// be cut where it does not divide.
     pub(super) fn reshape(&self, shape: &[usize]) -> Option<Self> {
-        let mut atoms: Vec<Atom> = self.axes.iter().flatten().rev().copied().collect();
+        // Axes that continue each other in memory may be cut anywhere.
+        let mut atoms: Vec<Atom> = normalized(self.atoms());
+        atoms.reverse();
         let mut axes = Vec::with_capacity(shape.len());
         for &size in shape {
             let mut axis = Vec::new();
@@ -264,6 +266,7 @@ mod tests {
         let view = View::ordered(&[4, 6], &[1, 0]);
         assert!(view.reshape(&[3, 8]).is_none());
         assert!(view.reshape(&[2, 2, 3, 2]).is_some());
+        assert_eq!(View::row_major(&[2, 3, 4]).reshape(&[4, 2, 3]).unwrap(), View::row_major(&[4, 2, 3]));
     }
 
     #[test]

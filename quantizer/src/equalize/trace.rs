@@ -199,7 +199,8 @@ impl<'g> Trace<'g> {
         let layout = self.layout(node.input(0)?)?;
         let strides = layout.strides(&shape)?;
         let window: usize = axes.iter().map(|&axis| shape[axis]).product();
-        if axes.iter().any(|&axis| strides[axis] != 0) {
+        // No axes may mean all of them.
+        if axes.is_empty() || axes.iter().any(|&axis| strides[axis] != 0) {
             return None;
         }
         let kept: Vec<usize> = (0..shape.len()).filter(|axis| !axes.contains(axis)).collect();

@@ -9,6 +9,8 @@ mod ort;
 mod plan;
 mod select;
 #[cfg(feature = "tract")]
+mod substitute;
+#[cfg(feature = "tract")]
 mod tract;
 
 pub use error::Error;

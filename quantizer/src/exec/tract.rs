@@ -10,6 +10,7 @@ use tract_onnx::tract_core::ops::math::Div;
 use tract_onnx::tract_hir::ops::element_wise::ElementWiseIntoHir as _;
 
 use super::fused::{self, Simulated};
+use super::substitute::substitute;
 use super::{Error, Single};
 use crate::graph::Graph;
 use crate::onnx;
@@ -35,7 +36,7 @@ pub(super) fn load(graph: &Graph) -> Result<Box<dyn Single>, Error> {
 }
 
 fn build(graph: &Graph) -> TractResult<Model> {
-    let bytes = onnx::to_bytes(&fused::fuse(graph));
+    let bytes = onnx::to_bytes(&fused::fuse(&substitute(graph)));
     let mut reader = tract_onnx::onnx();
     reader.op_register.insert(fused::OP, |_, node| {
         let simulated = Simulated::from_attrs(|name| node.get_attr(name));

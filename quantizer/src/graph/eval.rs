@@ -104,6 +104,7 @@ pub fn eval(node: &Node, opset: i64, inputs: &[Option<&Tensor>]) -> Option<Tenso
     let x = get(0);
     let out = match node.op_type.as_str() {
         "Constant" => return constant(node),
+        "Dropout" if get(2).is_some_and(|training| training.to_i64() != [0]) => return None,
         "Identity" | "Dropout" => return inputs.first().copied().flatten().cloned(),
         "Shape" => {
             let shape: Vec<i64> = x?.shape.iter().map(|&dim| dim as i64).collect();
@@ -114,16 +115,14 @@ pub fn eval(node: &Node, opset: i64, inputs: &[Option<&Tensor>]) -> Option<Tenso
             Array::ints(vec![part.len()], part)
         }
         "Size" => Array::ints(vec![], vec![x?.shape.iter().product::<usize>() as i64]),
+        "CastLike" => x?.cast(get(1)?.dtype)?,
+        "Not" => Array { data: Data::Int(x?.to_i64().iter().map(|&v| i64::from(v == 0)).collect()), ..x?.clone() },
         "Cast" => x?.cast(DataType::from_onnx_number(node.int("to", 0) as i32)?)?,
         "Reshape" => {
             let shape = reshape_target(&x?.shape, &get(1)?.to_i64(), node.int("allowzero", 0) != 0)?;
             x?.reshaped(shape)?
         }
-        "Flatten" => {
-            let axis = normalize_axis(node.int("axis", 1), x?.shape.len() + 1)?;
-            let (outer, inner) = x?.shape.split_at(axis);
-            x?.reshaped(vec![outer.iter().product(), inner.iter().product()])?
-        }
+        "Flatten" => x?.reshaped(flattened(&x?.shape, node.int("axis", 1))?)?,
         "Squeeze" | "Unsqueeze" => {
             let axes = match get(1) {
                 Some(axes) => Some(axes.to_i64()),
@@ -195,8 +194,19 @@ pub fn eval(node: &Node, opset: i64, inputs: &[Option<&Tensor>]) -> Option<Tenso
             };
             Array { shape, data, dtype: a.dtype }
         }
-        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" | "Equal" | "Less" | "Greater" | "Mod" => {
-            binary(&node.op_type, x?, get(1)?)?
+        "Equal" | "Less" | "Greater" | "LessOrEqual" | "GreaterOrEqual" | "And" | "Or" | "Xor" => {
+            compare(&node.op_type, x?, get(1)?)?
+        }
+        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" | "Mod" => {
+            let op = if node.int("fmod", 0) != 0 { "fmod" } else { node.op_type.as_str() };
+            match arrays.as_slice() {
+                [Some(a), Some(b)] => binary(op, a, b)?,
+                // Of any number of values.
+                [first, rest @ ..] if matches!(op, "Min" | "Max") => {
+                    rest.iter().try_fold(first.clone()?, |all, next| binary(op, &all, next.as_ref()?))?
+                }
+                _ => return None,
+            }
         }
         "ReduceProd" | "ReduceSum" | "ReduceMin" | "ReduceMax" => reduce(node, x?, get(1))?,
         "QuantizeLinear" => return quantize(node, inputs),
@@ -256,6 +266,24 @@ pub fn eval_unary(node: &Node, x: f64) -> Option<f64> {
         "Tanh" => x.tanh(),
         "Sin" => x.sin(),
         "Cos" => x.cos(),
+        "Tan" => x.tan(),
+        "Asin" => x.asin(),
+        "Acos" => x.acos(),
+        "Atan" => x.atan(),
+        "Sinh" => x.sinh(),
+        "Cosh" => x.cosh(),
+        "Asinh" => x.asinh(),
+        "Atanh" => x.atanh(),
+        "Shrink" => {
+            let (bias, edge) = (attr("bias", 0.0), attr("lambd", 0.5));
+            if x < -edge {
+                x + bias
+            } else if x > edge {
+                x - bias
+            } else {
+                0.0
+            }
+        }
         "Floor" => x.floor(),
         "Ceil" => x.ceil(),
         "Round" => x.round_ties_even(),
@@ -300,6 +328,7 @@ pub fn eval_unary(node: &Node, x: f64) -> Option<f64> {
 
 /// Whether [`eval_unary`] knows the operator.
 pub fn is_unary(node: &Node) -> bool {
+    // The argument does not matter: an operator is known everywhere or nowhere.
     node.domain.is_empty() && eval_unary(node, 0.5).is_some()
 }
 
@@ -329,6 +358,13 @@ pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
             _ => None,
         })
         .collect()
+}
+
+/// The shape after Flatten: the sizes before `axis`, which may be the rank, and those behind it multiplied.
+pub fn flattened(shape: &[usize], axis: i64) -> Option<Vec<usize>> {
+    let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
+    let (outer, inner) = shape.split_at_checked(usize::try_from(axis).ok()?)?;
+    Some(vec![outer.iter().product(), inner.iter().product()])
 }
 
 /// The shape a Reshape gives: 0 copies (unless `allow_zero`), one −1 is inferred.
@@ -415,7 +451,6 @@ fn broadcast_index(from: &[usize], to: &[usize]) -> Option<Vec<usize>> {
 fn binary(op: &str, a: &Array, b: &Array) -> Option<Array> {
     let shape = broadcast(&a.shape, &b.shape)?;
     let (ia, ib) = (broadcast_index(&a.shape, &shape)?, broadcast_index(&b.shape, &shape)?);
-    let compare = matches!(op, "Equal" | "Less" | "Greater");
     let data = match (&a.data, &b.data) {
         (Data::Int(x), Data::Int(y)) => {
             let f = |(&i, &j): (&usize, &usize)| {
@@ -425,13 +460,14 @@ fn binary(op: &str, a: &Array, b: &Array) -> Option<Array> {
                     "Sub" => x.checked_sub(y),
                     "Mul" => x.checked_mul(y),
                     "Div" => x.checked_div(y),
-                    "Mod" => x.checked_rem_euclid(y),
+                    "fmod" => x.checked_rem(y),
+                    // The sign of the divisor.
+                    "Mod" => {
+                        x.checked_rem(y).map(|rest| if rest != 0 && (rest < 0) != (y < 0) { rest + y } else { rest })
+                    }
                     "Pow" => x.checked_pow(u32::try_from(y).ok()?),
                     "Min" => Some(x.min(y)),
                     "Max" => Some(x.max(y)),
-                    "Equal" => Some(i64::from(x == y)),
-                    "Less" => Some(i64::from(x < y)),
-                    "Greater" => Some(i64::from(x > y)),
                     _ => None,
                 }
             };
@@ -447,6 +483,7 @@ fn binary(op: &str, a: &Array, b: &Array) -> Option<Array> {
                     "Mul" => Some(x * y),
                     "Div" => Some(x / y),
                     "Pow" => Some(x.powf(y)),
+                    "fmod" => Some(x % y),
                     "Min" => Some(x.min(y)),
                     "Max" => Some(x.max(y)),
                     _ => None,
@@ -456,7 +493,37 @@ fn binary(op: &str, a: &Array, b: &Array) -> Option<Array> {
         }
         _ => return None,
     };
-    Some(Array { shape, data, dtype: if compare { DataType::Bool } else { a.dtype } })
+    Some(Array { shape, data, dtype: a.dtype })
+}
+
+/// Comparisons, and logic on what they give.
+fn compare(op: &str, a: &Array, b: &Array) -> Option<Array> {
+    let shape = broadcast(&a.shape, &b.shape)?;
+    let (ia, ib) = (broadcast_index(&a.shape, &shape)?, broadcast_index(&b.shape, &shape)?);
+    // Integers are compared as such: floats would not tell large ones apart.
+    let orders: Vec<Option<std::cmp::Ordering>> = match (&a.data, &b.data) {
+        (Data::Int(x), Data::Int(y)) => ia.iter().zip(&ib).map(|(&i, &j)| Some(x.get(i)?.cmp(y.get(j)?))).collect(),
+        _ => {
+            let (x, y) = (a.to_f32(), b.to_f32());
+            ia.iter().zip(&ib).map(|(&i, &j)| x.get(i)?.partial_cmp(y.get(j)?)).collect()
+        }
+    };
+    let (x, y) = (a.to_i64(), b.to_i64());
+    let result = |((order, &i), &j): ((&Option<std::cmp::Ordering>, &usize), &usize)| {
+        let (x, y) = (x.get(i).is_some_and(|&x| x != 0), y.get(j).is_some_and(|&y| y != 0));
+        i64::from(match op {
+            "Equal" => order.is_some_and(|order| order.is_eq()),
+            "Less" => order.is_some_and(|order| order.is_lt()),
+            "LessOrEqual" => order.is_some_and(|order| order.is_le()),
+            "Greater" => order.is_some_and(|order| order.is_gt()),
+            "GreaterOrEqual" => order.is_some_and(|order| order.is_ge()),
+            "And" => x && y,
+            "Or" => x || y,
+            _ => x != y,
+        })
+    };
+    let data = orders.iter().zip(&ia).zip(&ib).map(result).collect();
+    Some(Array { shape, data: Data::Int(data), dtype: DataType::Bool })
 }
 
 fn concat(node: &Node, arrays: &[Option<Array>]) -> Option<Array> {

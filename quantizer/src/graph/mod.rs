@@ -4,6 +4,8 @@
 //! what is unsupported is decided by later stages, with the node's name.
 
 pub mod eval;
+pub mod interpolation;
+pub mod movement;
 pub mod shape;
 pub mod support;
 mod tensor;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::eval::{self, normalize_axis};
-use super::{DataType, Dim, Graph, Node, Tensor};
+use super::interpolation::Interpolation;
+use super::{DataType, Dim, Graph, Node, Tensor, movement};
 
 /// Element type and shape of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -385,7 +386,7 @@ impl Context<'_> {
                 }
                 self.like(shape)
             }
-            "Equal" | "Less" | "Greater" => {
+            "Equal" | "Less" | "Greater" | "LessOrEqual" | "GreaterOrEqual" | "And" | "Or" | "Xor" => {
                 let (a, b) = (self.shape(0)?, self.shape(1)?);
                 let shape = eval::broadcast(a, b).ok_or_else(|| format!("shapes {a:?} and {b:?} do not broadcast"))?;
                 Ok(vec![TensorType { dtype: DataType::Bool, shape }])
@@ -403,7 +404,9 @@ impl Context<'_> {
             | "BatchNormalization"
             | "InstanceNormalization"
             | "GroupNormalization"
-            | "CumSum" => self.like(self.shape(0)?.to_vec()),
+            | "CumSum"
+            | "Not" => self.like(self.shape(0)?.to_vec()),
+            "CastLike" => Ok(vec![TensorType { dtype: self.kind(1)?.dtype, shape: self.shape(0)?.to_vec() }]),
             "Cast" => {
                 let number = node.int("to", 0) as i32;
                 let dtype = DataType::from_onnx_number(number)
@@ -418,6 +421,15 @@ impl Context<'_> {
             }
             "DequantizeLinear" => Ok(vec![TensorType { dtype: self.kind(1)?.dtype, shape: self.shape(0)?.to_vec() }]),
             op if op.starts_with("Reduce") => self.reduce(),
+            "ArgMax" | "ArgMin" => {
+                let mut shape = self.shape(0)?.to_vec();
+                let axis = normalize_axis(node.int("axis", 0), shape.len()).ok_or("axis is out of range")?;
+                shape[axis] = 1;
+                if node.int("keepdims", 1) == 0 {
+                    shape.remove(axis);
+                }
+                Ok(vec![TensorType { dtype: DataType::I64, shape }])
+            }
             "Shape" => {
                 let rank = self.shape(0)?.len();
                 let part = eval::slice_range(rank, node.int("start", 0), node.int("end", rank as i64), 1);
@@ -432,11 +444,7 @@ impl Context<'_> {
     fn layout(&self) -> Result<Vec<TensorType>, String> {
         let node = self.node;
         match node.op_type.as_str() {
-            "Flatten" => {
-                let x = self.shape(0)?;
-                let axis = normalize_axis(node.int("axis", 1), x.len() + 1).ok_or("axis is out of range")?;
-                self.like(vec![x[..axis].iter().product(), x[axis..].iter().product()])
-            }
+            "Flatten" => self.like(eval::flattened(self.shape(0)?, node.int("axis", 1)).ok_or("axis is out of range")?),
             "Reshape" => {
                 let target = self.ints(1, "shape")?.ok_or("no target shape")?;
                 let x = self.shape(0)?;
@@ -519,15 +527,7 @@ impl Context<'_> {
             "Split" => {
                 let x = self.shape(0)?.to_vec();
                 let axis = normalize_axis(node.int("axis", 0), x.len()).ok_or("axis is out of range")?;
-                let parts = match self.ints(1, "split")? {
-                    Some(parts) => parts.iter().map(|&v| usize::try_from(v).unwrap_or(0)).collect(),
-                    None => {
-                        let chunk = x[axis].div_ceil(node.outputs.len().max(1));
-                        (0..node.outputs.len())
-                            .map(|i| chunk.min(x[axis].saturating_sub(i * chunk)))
-                            .collect::<Vec<_>>()
-                    }
-                };
+                let parts = movement::split_sizes(node, x[axis], self.ints(1, "split")?.as_deref())?;
                 let dtype = self.kind(0)?.dtype;
                 let part = |size: usize| {
                     let mut shape = x.clone();
@@ -542,6 +542,20 @@ impl Context<'_> {
                 let shape = eval::broadcast(self.shape(0)?, &target).ok_or("the shapes do not broadcast")?;
                 self.like(shape)
             }
+            "Tile" => {
+                let repeats = self.ints(1, "repeats")?.ok_or("no repeats")?;
+                let x = self.shape(0)?;
+                let sizes =
+                    x.iter().zip(&repeats).map(|(&size, &times)| size.checked_mul(usize::try_from(times).ok()?));
+                let shape: Option<Vec<usize>> = sizes.collect();
+                let shape = shape.filter(|shape| shape.len() == repeats.len() && shape.len() == x.len());
+                self.like(shape.ok_or_else(|| format!("repeats {repeats:?} do not fit {x:?}"))?)
+            }
+            "Resize" => {
+                let constant = |i: usize| node.input(i).and_then(|name| self.constant(name));
+                self.like(Interpolation::of(node, self.shape(0)?, constant)?.shape())
+            }
+            "DepthToSpace" | "SpaceToDepth" => self.like(movement::blocks(node, self.shape(0)?)?.joined),
             "ConstantOfShape" | "Range" => {
                 let inputs: Option<Vec<Option<&Tensor>>> =
                     node.inputs.iter().map(|name| self.constant(name).map(Some)).collect();

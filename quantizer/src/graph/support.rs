@@ -1,10 +1,38 @@
 //! Which operators, in which forms, can be quantized. Everything unsupported is found before any work begins.
+//!
+//! Operators of the default domain, in the form that [`crate::passes::prepare`] brings them to. "Constant" means an
+//! initializer, or what folding makes of constants and shapes. No operator may join, reduce or pick samples of the batch.
+//!
+//! | operators | forms |
+//! | --- | --- |
+//! | Conv, ConvTranspose | images; constant weights and biases |
+//! | Gemm, MatMul | constant weights of rank 2; MatMul also of two activations with equal batches |
+//! | Add, Sub, Mul, Div, Min, Max | two activations that broadcast, or one and a constant; Min, Max, Sum and Mean of any number |
+//! | Pow | a constant number as exponent, or a function of one value |
+//! | PRelu | constant slopes |
+//! | functions of one variable ([`eval::eval_unary`]), Clip, Relu | tables over 8 bits; bounds constant |
+//! | Softmax, LayerNormalization | the last axis |
+//! | BatchNormalization | folded, or on images |
+//! | AveragePool, MaxPool, GlobalAveragePool | images; averages without dilations |
+//! | GlobalMaxPool, ReduceMax, ReduceMin, ReduceMean, ReduceSum | any constant axes, with or without keepdims |
+//! | ReduceL1, ReduceL2, ReduceSumSquare, ReduceLogSum | the same, as functions of a sum |
+//! | ArgMax, ArgMin | any axis; the indices are 32-bit integers of the plan |
+//! | Reshape, Flatten, Squeeze, Unsqueeze, Transpose, Identity, Dropout | in inference |
+//! | Concat | any axis |
+//! | Slice, Split, Gather, Expand, Tile | constant parameters; every output of a Split |
+//! | Pad | constant, reflect, edge and wrap; constant pads, in the first mode not negative |
+//! | Resize | nearest or linear (two axes at most), with antialias; constant scales or sizes; every coordinate transformation, without extrapolation |
+//! | DepthToSpace, SpaceToDepth | images |
+//!
+//! Every other operator is refused with its name and the reason, Cast, Where, Shape and comparisons outside shape arithmetic
+//! among them.
 
 use std::collections::BTreeMap;
 
 use super::eval::{self, normalize_axis};
+use super::interpolation::Interpolation;
 use super::shape::{Shapes, infer_partial, windows};
-use super::{Graph, Node, Tensor};
+use super::{Graph, Node, Tensor, movement};
 
 /// A node that cannot be quantized.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -33,8 +61,8 @@ pub fn is_quantized(graph: &Graph) -> bool {
 
 /// All nodes of a prepared float graph ([`crate::passes::prepare`]) that cannot be quantized and compiled.
 pub fn check(graph: &Graph) -> Vec<Unsupported> {
-    let shapes = infer_partial(graph, 1);
-    let check = Check { graph, shapes: &shapes, roots: roots(graph) };
+    let [shapes, more] = [1, 2].map(|batch| infer_partial(graph, batch));
+    let check = Check { graph, shapes: &shapes, more: &more, roots: roots(graph) };
     let mut found: Vec<Unsupported> = graph
         .nodes
         .iter()
@@ -89,6 +117,8 @@ pub fn roots(graph: &Graph) -> BTreeMap<String, String> {
 struct Check<'a> {
     graph: &'a Graph,
     shapes: &'a Shapes,
+    /// Shapes for a batch of two: where they differ is the batch.
+    more: &'a Shapes,
     roots: BTreeMap<String, String>,
 }
 
@@ -119,8 +149,12 @@ impl Check<'_> {
         let used = |name: &String| {
             !name.is_empty() && (self.graph.is_output(name) || self.graph.nodes.iter().any(|n| n.inputs.contains(name)))
         };
-        if let Some(name) = node.outputs.iter().skip(1).find(|name| used(name)) {
+        if let Some(name) = node.outputs.iter().skip(1).find(|name| used(name) && node.op_type != "Split") {
             return Err(format!("its output `{name}` is used; only the first output is supported"));
+        }
+        let empty = |name: &&String| self.shapes.types.get(*name).is_some_and(|kind| kind.shape.contains(&0));
+        if let Some(name) = node.outputs.iter().find(empty) {
+            return Err(format!("its output `{name}` has no elements"));
         }
         if node.inputs.iter().all(|name| self.graph.initializers.contains_key(name)) {
             return Err("all its inputs are constants, and it could not be folded".into());
@@ -129,11 +163,8 @@ impl Check<'_> {
             "Conv" | "ConvTranspose" => self.conv(node),
             "Gemm" => self.gemm(node),
             "MatMul" => self.matmul(node),
-            "Add" | "Mul" => self.binary(node),
-            "Sub" | "Div" | "Pow" | "Min" | "Max" => match self.roots.get(node.output()) {
-                Some(_) => Ok(()),
-                None => Err("only with a scalar constant, or within a function of one value".into()),
-            },
+            "Add" | "Mul" => self.finite(node),
+            "Sub" | "Div" | "Pow" | "Min" | "Max" | "PRelu" => self.arithmetic(node),
             "Clip" => match (1..3).all(|i| node.input(i).is_none() || self.constant(node, i).is_some()) {
                 true => Ok(()),
                 false => Err("bounds must be constants".into()),
@@ -148,16 +179,24 @@ impl Check<'_> {
             }
             "AveragePool" | "MaxPool" => self.pool(node),
             "GlobalAveragePool" => self.spatial_rank(node),
-            "ReduceMean" => self.mean(node),
-            "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" | "Concat" | "Identity" | "Dropout" => Ok(()),
+            "GlobalMaxPool" => Ok(()),
+            "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" => self.reduction(node),
+            "ArgMax" | "ArgMin" => self.apart(node, 0, [node.int("axis", 0)]),
+            "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" | "Identity" => Ok(()),
+            "Dropout" => match self.constant(node, 2).is_none_or(|training| training.to_i64() == [0]) {
+                true if node.input(2).is_none() || self.constant(node, 2).is_some() => Ok(()),
+                _ => Err("only in inference: training_mode must be constant and false".into()),
+            },
+            "Concat" => self.apart(node, 0, [node.int("axis", 0)]),
+            "DepthToSpace" | "SpaceToDepth" => self.spatial_rank(node),
+            _ if movement::moves(node) => self.movement(node),
             "Pad" => self.pad(node),
+            "Resize" => self.resize(node),
             "BatchNormalization" => Err(
                 "it follows no Conv, ConvTranspose, Gemm or MatMul it could fold into, and its input has not rank 4"
                     .into(),
             ),
-            "Slice" | "Gather" | "Split" | "Expand" | "Cast" | "Shape" | "Where" => {
-                Err("only in shape arithmetic, not on data".into())
-            }
+            "Cast" | "Shape" | "Where" => Err("only in shape arithmetic, not on data".into()),
             _ if eval::is_unary(node) => Ok(()),
             _ => Err("this operator is not supported".into()),
         }
@@ -225,26 +264,83 @@ impl Check<'_> {
         }
     }
 
-    fn binary(&self, node: &Node) -> Checked {
+    /// Arithmetic that minds the order of its operands.
+    fn arithmetic(&self, node: &Node) -> Checked {
         if self.roots.contains_key(node.output()) {
             return Ok(());
         }
-        let (Some(a), Some(b)) = (self.shape(node, 0), self.shape(node, 1)) else { return Ok(()) };
-        if self.constant(node, 0).is_some() || self.constant(node, 1).is_some() || a == b {
-            return Ok(());
+        self.finite(node)?;
+        match (node.op_type.as_str(), self.constant(node, 0), self.constant(node, 1)) {
+            ("Pow", ..) => Err("its exponent must be one constant number".into()),
+            ("Div", Some(_), None) => Err("a constant tensor divided by an activation is not supported".into()),
+            ("Div", _, Some(divisor)) if divisor.to_f32().contains(&0.0) => Err("division by zero".into()),
+            ("PRelu", _, None) => Err("slopes must be constants".into()),
+            _ => Ok(()),
         }
-        // In memory images are [N, H, W, C]; the smaller operand repeats over leading axes.
-        let physical = |shape: &[usize]| match shape {
-            [n, c, h, w] => vec![*n, *h, *w, *c],
-            other => other.to_vec(),
+    }
+
+    /// Refuses constants that no scale holds.
+    fn finite(&self, node: &Node) -> Checked {
+        let infinite = |name: &&String| {
+            let constant = self.graph.initializers.get(*name);
+            constant.is_some_and(|tensor| !tensor.to_f32().iter().all(|value| value.is_finite()))
         };
-        let (a4, b4) = (physical(a), physical(b));
-        let (small, large) = if a.iter().product::<usize>() < b.iter().product() { (a4, b4) } else { (b4, a4) };
-        let core: Vec<usize> = small.into_iter().skip_while(|&size| size == 1).collect();
-        match large.ends_with(&core) {
-            true => Ok(()),
-            false => Err(format!("operands {a:?} and {b:?}: only per-channel broadcasting is supported")),
+        match node.inputs.iter().find(infinite) {
+            Some(name) => Err(format!("its constant `{name}` holds values that are not finite")),
+            None => Ok(()),
         }
+    }
+
+    /// Refuses to join or reduce the samples of a batch.
+    fn apart(&self, node: &Node, i: usize, axes: impl IntoIterator<Item = i64>) -> Checked {
+        let sizes = |shapes: &'_ Shapes| node.input(i).and_then(|name| Some(shapes.types.get(name)?.shape.clone()));
+        let (Some(one), Some(two)) = (sizes(self.shapes), sizes(self.more)) else { return Ok(()) };
+        for axis in axes {
+            let at = normalize_axis(axis, one.len()).ok_or_else(|| format!("axis {axis} of rank {}", one.len()))?;
+            if one.get(at) != two.get(at) {
+                return Err(format!("axis {axis} is the batch, whose samples must stay apart"));
+            }
+        }
+        Ok(())
+    }
+
+    /// An operator that only moves elements.
+    fn movement(&self, node: &Node) -> Checked {
+        if let Some(i) = movement::parameters(node).find(|&i| self.constant(node, i).is_none()) {
+            return Err(format!("its input `{}` must be a constant", node.inputs[i]));
+        }
+        if node.op_type == "Resize" {
+            return self.resize(node);
+        }
+        let (Some(x), Some(y)) = (self.shape(node, 0), self.shapes.types.get(node.output())) else { return Ok(()) };
+        let listed = |i: usize| self.constant(node, i).map(Tensor::to_i64);
+        let all = || (0..x.len() as i64).collect::<Vec<i64>>();
+        let axes: Vec<i64> = match node.op_type.as_str() {
+            "Gather" | "Split" => vec![node.int("axis", 0)],
+            "Slice" => listed(3).unwrap_or_else(|| (0..listed(1).map_or(0, |starts| starts.len()) as i64).collect()),
+            // Those that change.
+            _ if y.shape.len() == x.len() => {
+                all().into_iter().filter(|&axis| y.shape[axis as usize] != x[axis as usize]).collect()
+            }
+            _ => Vec::new(),
+        };
+        self.apart(node, 0, axes)
+    }
+
+    fn resize(&self, node: &Node) -> Checked {
+        let mode = node.string("mode").unwrap_or("nearest");
+        if !matches!(mode, "nearest" | "linear") {
+            return Err(format!("mode `{mode}`: only `nearest` and `linear` are supported"));
+        }
+        let Some(x) = self.shape(node, 0) else { return Ok(()) };
+        let interpolation = Interpolation::of(node, x, |i| self.constant(node, i))?;
+        let changed: Vec<i64> =
+            interpolation.changes().iter().zip(0..).filter(|(changes, _)| **changes).map(|(_, axis)| axis).collect();
+        if mode == "linear" && changed.len() > 2 {
+            return Err(format!("{} resized axes: at most two are supported", changed.len()));
+        }
+        interpolation.axes()?;
+        self.apart(node, 0, changed)
     }
 
     fn pool(&self, node: &Node) -> Checked {
@@ -258,30 +354,22 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn mean(&self, node: &Node) -> Checked {
+    fn reduction(&self, node: &Node) -> Checked {
         let axes = match node.input(1) {
-            Some(_) => self.constant(node, 1).map(Tensor::to_i64),
+            Some(name) => {
+                Some(self.constant(node, 1).ok_or_else(|| format!("its axes `{name}` must be constant"))?.to_i64())
+            }
             None => node.ints("axes").map(<[i64]>::to_vec),
         };
         let Some(shape) = self.shape(node, 0) else { return Ok(()) };
-        let rank = shape.len();
-        let axes: Option<Vec<usize>> =
-            axes.unwrap_or_default().iter().map(|&axis| normalize_axis(axis, rank)).collect();
-        let mut axes = axes.ok_or("an axis is out of range")?;
-        axes.sort_unstable();
-        match (rank, axes.as_slice()) {
-            (4, [2, 3] | [2] | [3]) | (3, [1]) => Ok(()),
-            _ => Err(format!(
-                "axes {axes:?} of rank {rank}: only spatial axes of images and the token axis of [N, T, C] are supported"
-            )),
+        match axes.filter(|axes| !axes.is_empty()) {
+            Some(axes) => self.apart(node, 0, axes),
+            None if node.int("noop_with_empty_axes", 0) != 0 => Ok(()),
+            None => self.apart(node, 0, 0..shape.len() as i64),
         }
     }
 
     fn pad(&self, node: &Node) -> Checked {
-        let mode = node.string("mode").unwrap_or("constant");
-        if mode != "constant" {
-            return Err(format!("mode `{mode}`: only `constant` is supported"));
-        }
         let pads = self.constant(node, 1).ok_or("pads must be constant")?.to_i64();
         if pads.iter().any(|&pad| pad < 0) {
             return Err(format!("pads {pads:?}: negative pads are not supported"));

@@ -6,7 +6,7 @@ mod read;
 mod write;
 
 pub use error::{Error, ErrorKind};
-pub use read::{from_bytes, read};
+pub use read::{from_bytes, read, tensor_from_bytes};
 pub use write::{to_bytes, write};
 
 /// Versions of the default operator set that can be read.

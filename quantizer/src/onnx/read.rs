@@ -30,6 +30,22 @@ pub fn from_bytes(bytes: &[u8], folder: Option<&Path>, label: &str) -> Result<Gr
     parse(bytes, folder).map_err(|kind| Error { file: label.to_owned(), kind })
 }
 
+/// Reads a tensor that is a file of its own (a `TensorProto`, such as the inputs and outputs of ONNX's own tests), from
+/// memory. `label` names the file in errors.
+///
+/// # Errors
+///
+/// The bytes are no tensor, or one of an element type that is not supported.
+pub fn tensor_from_bytes(bytes: &[u8], label: &str) -> Result<Tensor, Error> {
+    let read = || {
+        let proto = proto::TensorProto::decode(bytes).map_err(|e| ErrorKind::NotOnnx(e.to_string()))?;
+        let name = proto.name.clone().unwrap_or_default();
+        let tensor = read_tensor(proto, &name, None, &mut Files::new())?;
+        tensor.map_err(|reason| ErrorKind::Tensors(vec![format!("`{name}`: {reason}")]))
+    };
+    read().map_err(|kind| Error { file: label.to_owned(), kind })
+}
+
 fn parse(bytes: &[u8], folder: Option<&Path>) -> Result<Graph, ErrorKind> {
     scan(bytes)?;
     let model = proto::ModelProto::decode(bytes).map_err(|e| ErrorKind::NotOnnx(e.to_string()))?;

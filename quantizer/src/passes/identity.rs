@@ -41,7 +41,7 @@ fn changes_nothing(graph: &Graph, node: &Node, shapes: &[Shapes; 2]) -> bool {
             let training = node.input(2).and_then(|name| graph.initializers.get(name)).map(|t| t.to_i64());
             unused(1) && (node.input(2).is_none() || training.is_some_and(|t| t.iter().all(|&v| v == 0)))
         }
-        "Cast" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Expand" | "Slice" | "Pad" => same(),
+        "Cast" | "CastLike" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Expand" | "Slice" | "Pad" => same(),
         "Concat" => node.inputs.len() == 1,
         "Transpose" => kinds(0).0.is_some_and(|kind| {
             let rank = kind.shape.len();

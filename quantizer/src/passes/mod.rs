@@ -14,7 +14,9 @@ mod gemm;
 mod identity;
 mod layer_norm;
 mod opset;
+mod reduce;
 mod shapes;
+mod variadic;
 
 use std::collections::BTreeMap;
 
@@ -84,11 +86,23 @@ const MAX_ROUNDS: usize = 32;
 /// Sizes that do not fit the model. Shapes that cannot be inferred because of unsupported operators are no error
 /// here: [`crate::graph::support::check`] reports them all.
 pub fn prepare(graph: &mut Graph, dims: &Dims) -> Result<PassReport, Error> {
+    one_sample(graph, dims)?;
+    prepare_unbatched(graph, dims)
+}
+
+/// As [`prepare`], for a model whose first axes are no batch: a sample is all of every input.
+///
+/// # Errors
+///
+/// As [`prepare`], but for the size of the first axis.
+pub fn prepare_unbatched(graph: &mut Graph, dims: &Dims) -> Result<PassReport, Error> {
     fix_dims(graph, dims)?;
     let mut report = PassReport::default();
     report.add("constants", constants::run(graph));
     report.add("floats to f32", floats::run(graph));
     report.add("opset", opset::run(graph, OPSET));
+    report.add("operators of two values", variadic::run(graph));
+    report.add("reductions written as sums", reduce::run(graph));
     for _ in 0..MAX_ROUNDS {
         let mut changed = cleanup(graph, &mut report);
         changed += report.add("Gemm normalised", gemm::run(graph));
@@ -112,11 +126,18 @@ pub fn prepare(graph: &mut Graph, dims: &Dims) -> Result<PassReport, Error> {
 ///
 /// As [`prepare`].
 pub fn prepare_quantized(graph: &mut Graph) -> Result<PassReport, Error> {
-    fix_dims(graph, &Dims::new())?;
+    one_sample(graph, &Dims::new())?;
+    Ok(prepare_quantized_unbatched(graph))
+}
+
+/// As [`prepare_quantized`], for a model whose first axes are no batch: a sample is all of every input.
+pub fn prepare_quantized_unbatched(graph: &mut Graph) -> PassReport {
     let mut report = PassReport::default();
     report.add("constants", constants::run(graph));
     report.add("floats to f32", floats::run(graph));
     report.add("opset", opset::run(graph, graph.opset.max(18)));
+    report.add("operators of two values", variadic::run(graph));
+    report.add("reductions written as sums", reduce::run(graph));
     for _ in 0..MAX_ROUNDS {
         let mut changed = cleanup(graph, &mut report);
         changed += report.add("Gemm normalised", gemm::run(graph));
@@ -128,7 +149,7 @@ pub fn prepare_quantized(graph: &mut Graph) -> Result<PassReport, Error> {
             break;
         }
     }
-    Ok(report)
+    report
 }
 
 fn cleanup(graph: &mut Graph, report: &mut PassReport) -> usize {
@@ -158,12 +179,19 @@ fn fix_dims(graph: &mut Graph, dims: &Dims) -> Result<(), Error> {
             }
         }
     }
+    Ok(())
+}
+
+/// Refuses inputs whose first axis, the batch, is fixed to several samples.
+fn one_sample(graph: &Graph, dims: &Dims) -> Result<(), Error> {
     for input in &graph.inputs {
-        if let Some(Dim::Known(size)) = input.shape.as_ref().and_then(|shape| shape.first())
-            && *size > 1
-            && input.shape.as_ref().is_some_and(|shape| shape.len() > 1)
-        {
-            return Err(Error::FixedBatch { input: input.name.clone(), size: *size });
+        let Some([first, _, ..]) = input.shape.as_deref() else { continue };
+        let size = match first {
+            Dim::Known(size) => Some(*size),
+            Dim::Symbol(name) => dims.get(name).copied(),
+        };
+        if let Some(size) = size.filter(|&size| size > 1) {
+            return Err(Error::FixedBatch { input: input.name.clone(), size });
         }
     }
     Ok(())

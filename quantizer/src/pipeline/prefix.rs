@@ -84,11 +84,12 @@ impl Prefix {
     }
 }
 
-/// The values made before node `at` that it or a later one reads.
+/// The values made before node `at` that it or a later one reads, or that the graph gives.
 fn alive(graph: &Graph, at: usize) -> Vec<String> {
     let inputs = graph.inputs.iter().map(|input| &input.name);
     let made: BTreeSet<&String> = inputs.chain(graph.nodes[..at].iter().flat_map(|node| &node.outputs)).collect();
-    let read: BTreeSet<&String> = graph.nodes[at..].iter().flat_map(|node| &node.inputs).collect();
+    let given = graph.outputs.iter().map(|output| &output.name);
+    let read: BTreeSet<&String> = graph.nodes[at..].iter().flat_map(|node| &node.inputs).chain(given).collect();
     made.intersection(&read).filter(|name| !name.is_empty()).map(|&name| name.clone()).collect()
 }
 

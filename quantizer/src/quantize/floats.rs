@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::placement::Group;
-use crate::graph::Graph;
+use crate::graph::{Graph, eval};
 use crate::observe::Statistics;
 use crate::qdq::FloatRanges;
 
@@ -19,10 +19,16 @@ pub(super) fn values(graph: &Graph, groups: &[Group]) -> Vec<String> {
                 | "Sub"
                 | "Mul"
                 | "Div"
+                | "Min"
+                | "Max"
                 | "LayerNormalization"
                 | "ReduceMean"
+                | "ReduceSum"
                 | "GlobalAveragePool"
+                | "PRelu"
         ) && node.domain.is_empty()
+            // Functions of one value: tables of 16 bits, which may be infinite somewhere.
+            || graph.is_output(node.output()) && eval::is_unary(node)
     });
     computed.map(|node| node.output()).filter(|value| !quantized.contains(value)).map(str::to_owned).collect()
 }

@@ -11,15 +11,15 @@
 //! - *Add, LayerNormalization and Softmax take what they get*: the residual stream of a transformer stays in float
 //!   (32-bit integers in a plan), the residual sums of a convolutional network are 8-bit as all around them is.
 //! - *A function of one value is a table*, quantized at both ends only (see [`super::chains`]).
-//! - *Operators that move data keep parameters*: Reshape, Transpose, MaxPool, Concat, Pad and their like do not
-//!   requantize; their inputs and outputs form one group.
-//! - *Graph outputs stay float*, unless their group is quantized for another reason.
+//! - *Operators that move data keep parameters*: Reshape, Transpose, MaxPool, Concat, Pad, Slice, Resize and their like do
+//!   not requantize; their inputs and outputs form one group.
+//! - *Graph inputs are quantized*: a plan takes integers in. *Graph outputs stay float*, unless their group is quantized for another reason.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::chains;
 use crate::graph::support::roots;
-use crate::graph::{Graph, Node};
+use crate::graph::{Graph, Node, movement};
 
 /// Values that share scale and zero point.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -84,8 +84,11 @@ pub(super) fn is_clamp(node: &Node) -> bool {
 fn moved(node: &Node) -> &[String] {
     match node.op_type.as_str() {
         "Concat" => &node.inputs,
-        "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "Identity" | "Dropout" | "MaxPool" | "Pad"
-        | "Slice" => node.inputs.get(..1).unwrap_or_default(),
+        "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "Identity" | "Dropout" | "MaxPool"
+        | "GlobalMaxPool" | "ReduceMax" | "ReduceMin" | "Pad" | "DepthToSpace" | "SpaceToDepth" | "Resize" => {
+            node.inputs.get(..1).unwrap_or_default()
+        }
+        _ if movement::moves(node) => node.inputs.get(..1).unwrap_or_default(),
         _ => &[],
     }
 }
@@ -113,14 +116,18 @@ pub(super) fn place(graph: &Graph) -> Vec<Group> {
 /// The values that operators need quantized.
 fn needed(graph: &Graph, links: &Links<'_>) -> BTreeSet<String> {
     let mut needed: BTreeSet<String> = chains::ends(graph, links).into_iter().collect();
+    // A plan takes integers in.
+    let read =
+        graph.inputs.iter().filter(|input| input.dtype.is_float() && links.readers(&input.name).next().is_some());
+    needed.extend(read.map(|input| input.name.clone()));
     let roots = roots(graph);
     let constant = |name: &str| graph.initializers.contains_key(name);
     for node in graph.nodes.iter().filter(|node| node.domain.is_empty()) {
         let inputs = match node.op_type.as_str() {
             _ if node.is_linear() => 2,
-            "AveragePool" | "GlobalAveragePool" | "MaxPool" => 1,
+            "AveragePool" | "GlobalAveragePool" | "MaxPool" | "GlobalMaxPool" | "ReduceMin" => 1,
             // The mean over tokens after a normalization is taken in full precision.
-            "ReduceMean" if !is_normalized(links, node) => 1,
+            "ReduceMean" | "ReduceSum" if !is_normalized(links, node) => 1,
             "Mul" if !roots.contains_key(node.output()) && !node.inputs.iter().any(|name| constant(name)) => 2,
             _ => 0,
         };
@@ -193,7 +200,8 @@ impl<'g> Groups<'g> {
                 node.outputs.iter().filter(|name| !name.is_empty()).map(|name| groups.insert(name)).collect();
             for input in moved(node).iter().filter(|name| !name.is_empty()) {
                 let input = groups.insert(input);
-                if let Some(&output) = outputs.first() {
+                // All parts of a Split; other outputs hold something else.
+                for &output in outputs.iter().take(if node.op_type == "Split" { usize::MAX } else { 1 }) {
                     groups.join(input, output);
                 }
             }

@@ -61,11 +61,19 @@ pub enum OpKind {
     ConvTranspose2d = 20,
     /// Transposed 2-D convolution with weights of 4 bits ([`FourBit`] [`ConvTranspose2dParams`]).
     ConvTranspose2dI4 = 21,
+    /// Elements at constant indices along each axis ([`TakeParams`]).
+    Take = 22,
+    /// Element-wise division ([`DivParams`]).
+    Div = 23,
+    /// Interpolation between rows and columns of an image ([`Resize2dParams`]).
+    Resize2d = 24,
+    /// Index of the largest or smallest element along an axis ([`ArgMaxParams`]).
+    ArgMax = 25,
 }
 
 impl OpKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [OpKind; 21] = [
+    pub const ALL: [OpKind; 25] = [
         OpKind::Conv2d,
         OpKind::DepthwiseConv2d,
         OpKind::FullyConnected,
@@ -87,6 +95,10 @@ impl OpKind {
         OpKind::MatMulSoftmax,
         OpKind::ConvTranspose2d,
         OpKind::ConvTranspose2dI4,
+        OpKind::Take,
+        OpKind::Div,
+        OpKind::Resize2d,
+        OpKind::ArgMax,
     ];
 
     /// The kind with this number.
@@ -135,6 +147,10 @@ impl OpKind {
             OpKind::MatMulSoftmax => "MatMulSoftmax",
             OpKind::ConvTranspose2d => "ConvTranspose2d",
             OpKind::ConvTranspose2dI4 => "ConvTranspose2dI4",
+            OpKind::Take => "Take",
+            OpKind::Div => "Div",
+            OpKind::Resize2d => "Resize2d",
+            OpKind::ArgMax => "ArgMax",
         }
     }
 }
@@ -642,5 +658,72 @@ params! {
         shift: i32,
         /// Clamp of the output: lowest, highest.
         clamp: [i32; 2],
+    }
+}
+
+params! {
+    /// `y[i0, i1, i2, i3] = x[n0[i0], n1[i1], n2[i2], n3[i3]]` for lists `n` of indices, over four axes (shapes are padded
+    /// with leading ones); input and output share scale and zero point.
+    ///
+    /// Slices, repetitions, reflections and nearest neighbours are all of this form.
+    TakeParams for Take {
+        /// For each axis the u16 indices into the input, one for each index of the output; absent where the axis is
+        /// taken as it is.
+        indices: [ConstRef; 4],
+    }
+}
+
+params! {
+    /// `y = clamp(zero_point_y + round_half_up((a − zero_point_a) / (b − zero_point_b) · M))` of i8 and i16 tensors with
+    /// `M = scale_a / (scale_b · scale_y)`, one rounding; repetition of `b` as [`AddParams`].
+    ///
+    /// A quotient by zero is the end of the clamp that has the dividend's sign, and 0 / 0 is 0.
+    DivParams for Div {
+        /// Mantissa of `M`.
+        mantissa: i32,
+        /// Shift of `M`.
+        shift: i32,
+        /// Clamp of the output: lowest, highest.
+        clamp: [i32; 2],
+    }
+}
+
+params! {
+    /// Weighted sums over some rows and columns for each output row and column of `[N, H, W, C]`; input and output share
+    /// scale and zero point, and have at most 16 bits.
+    ///
+    /// `y[n, h, w, c] = zero_point + round_half_up(Σ_i Σ_j row_weights[h, i] · col_weights[w, j] ·
+    /// (x[n, rows[h, i], cols[w, j], c] − zero_point) / 2^28)`.
+    Resize2dParams for Resize2d {
+        /// Rows, and columns, that an output row, or column, is made of: 1 to [`Resize2dParams::MOST_TAPS`].
+        taps: [u32; 2],
+        /// u16 indices of input rows, `[output height, taps]`.
+        rows: ConstRef,
+        /// i16 weights of these rows in units of 2^-14.
+        row_weights: ConstRef,
+        /// u16 indices of input columns, `[output width, taps]`.
+        cols: ConstRef,
+        /// i16 weights of these columns in units of 2^-14.
+        col_weights: ConstRef,
+        /// Clamp of the output: lowest, highest.
+        clamp: [i32; 2],
+    }
+}
+
+impl Resize2dParams {
+    /// Most taps: sums of products then stay within 64 bits.
+    pub const MOST_TAPS: u32 = 64;
+    /// Fraction bits of a weight.
+    pub const WEIGHT_BITS: u32 = 14;
+}
+
+params! {
+    /// `y[o, i] = argmax_k x[o, k, i]`: the index of the largest element along the middle one of three axes. The output is
+    /// i32.
+    ArgMaxParams for ArgMax {
+        /// 1 for the smallest element instead.
+        least: u32,
+        /// 1 for the last of equal elements, 0 for the first.
+        select_last: u32,
     }
 }

@@ -3,8 +3,8 @@
 mod support;
 
 use equant_runtime::op::{
-    AddParams, AvgPool2dParams, LayerNormParams, MatMulParams, MatMulSoftmaxParams, MulParams, OpKind, Params,
-    RequantizeParams, SoftmaxParams,
+    AddParams, AvgPool2dParams, DivParams, LayerNormParams, MatMulParams, MatMulSoftmaxParams, MulParams, OpKind,
+    Params, RequantizeParams, Resize2dParams, SoftmaxParams,
 };
 use equant_runtime::operator::AllOperators;
 use equant_runtime::plan::DType;
@@ -152,6 +152,82 @@ fn mul() {
         let steps: Vec<f64> = (0..120).map(|i| a.differences[i] * b.differences[i % 40] * ratio).collect();
         let p = MulParams { mantissa: m.mantissa, shift: m.shift.into(), clamp: [low, high] };
         check(Case::new(OpKind::Mul), vec![a, b], |_| p, &y, &steps, |_, steps| 0.5 + steps.abs() * STEP31);
+    }
+}
+
+#[test]
+fn div() {
+    for seed in 0..400 {
+        let d = &mut draws(seed);
+        let [a_dtype, b_dtype, y_dtype] = [dtype(d), dtype(d), dtype(d)];
+        let a = Input::random(d, a_dtype, &[3, 40]);
+        let b = Input::random(d, b_dtype, &[40]);
+        let y = output(d, y_dtype, &[3, 40]);
+        let ratio = log_uniform(d, 1e-3, 1e5);
+        let m = Multiplier::from_f64(ratio).unwrap();
+        let (low, high) = y_dtype.range();
+        let quotient = |i: usize| match (a.differences[i], b.differences[i % 40]) {
+            (0.0, 0.0) => 0.0,
+            (a, b) => a / b * ratio,
+        };
+        let steps: Vec<f64> = (0..120).map(quotient).collect();
+        let p = DivParams { mantissa: m.mantissa, shift: m.shift.into(), clamp: [low, high] };
+        check(Case::new(OpKind::Div), vec![a, b], |_| p, &y, &steps, |_, steps| 0.5 + steps.abs() * STEP31);
+    }
+}
+
+#[test]
+fn resize2d() {
+    for seed in 0..200 {
+        let d = &mut draws(seed);
+        let dtype = dtype(d);
+        let (inputs, outputs) = ([5u32, 4], [7u32, 9]);
+        let x = Input::random(d, dtype, &[1, inputs[0], inputs[1], 3]);
+        let y = Spec { zero_point: x.spec.zero_point, ..Spec::new(dtype, &[1, outputs[0], outputs[1], 3], 0) };
+        // Two neighbours each, with real weights that sum to one.
+        let mut share = || (d.noise() >> 11) as f64 / (1u64 << 53) as f64;
+        let mut places = |axis: usize| -> Vec<(usize, f64)> {
+            (0..outputs[axis]).map(|_| ((share() * f64::from(inputs[axis] - 1)) as usize, share())).collect()
+        };
+        let (rows, cols) = (places(0), places(1));
+        let at = |h: usize, w: usize, c: usize| x.differences[(h * inputs[1] as usize + w) * 3 + c];
+        let mut steps = Vec::new();
+        for &(h, low) in &rows {
+            for &(w, left) in &cols {
+                for c in 0..3 {
+                    let row = |h: usize| at(h, w, c) * (1.0 - left) + at(h, w + 1, c) * left;
+                    steps.push(row(h) * (1.0 - low) + row(h + 1) * low);
+                }
+            }
+        }
+        let largest = x.differences.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        // Rounded weights of an axis are off by at most 2^-15 each; two axes of two taps.
+        let bound = 0.5 + 4.0 * largest * 0.5f64.powi(15) * 1.01;
+        let params = |case: &mut Case| {
+            let one = f64::from(1u32 << Resize2dParams::WEIGHT_BITS);
+            let mut lists = |places: &[(usize, f64)]| {
+                let indices: Vec<u16> = places.iter().flat_map(|&(i, _)| [i as u16, i as u16 + 1]).collect();
+                let weights: Vec<u16> = places
+                    .iter()
+                    .flat_map(|&(_, share)| {
+                        let second = (share * one).round();
+                        [(one - second) as u16, second as u16]
+                    })
+                    .collect();
+                (case.halves(&indices), case.halves(&weights))
+            };
+            let ((rows, row_weights), (cols, col_weights)) = (lists(&rows), lists(&cols));
+            let (low, high) = dtype.range();
+            Resize2dParams { taps: [2, 2], rows, row_weights, cols, col_weights, clamp: [low, high] }
+        };
+        check(
+            Case::new(OpKind::Resize2d),
+            vec![Input { spec: x.spec, bytes: x.bytes.clone(), differences: vec![] }],
+            params,
+            &y,
+            &steps,
+            |_, _| bound,
+        );
     }
 }
 

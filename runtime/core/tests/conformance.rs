@@ -69,6 +69,10 @@ macro_rules! conformance {
             mat_mul_softmax MatMulSoftmax,
             conv_transpose2d ConvTranspose2d,
             conv_transpose2d_i4 ConvTranspose2dI4,
+            take Take,
+            div Div,
+            resize2d Resize2d,
+            arg_max ArgMax,
         }
     };
 }

@@ -118,7 +118,7 @@ const fn weight_bits(kind: OpKind) -> u32 {
 /// Per multiply-accumulate: convolution and products with weights 3 (load, multiply-add and their share of the
 /// loop over four outputs), depthwise 5 (no reuse of the input), products of activations 6 (zero points). Per output
 /// element of these another 20 for the 64-bit requantization. Per visited element: tables, moves and maxima 6,
-/// requantization 20, sums and products 26, averages 6, softmax 60, normalization 15.
+/// requantization 20, sums and products 26, quotients 80, averages 6, interpolation 10, softmax 60, normalization 15.
 fn guess(kind: OpKind, macs: u64, outputs: u64) -> u64 {
     let (per_mac, per_output) = match kind {
         OpKind::Conv2d | OpKind::FullyConnected | OpKind::Conv2dI4 | OpKind::FullyConnectedI4 => (3, 20),
@@ -132,7 +132,11 @@ fn guess(kind: OpKind, macs: u64, outputs: u64) -> u64 {
         OpKind::Softmax => (0, 60),
         OpKind::LayerNorm => (5, 30),
         OpKind::AvgPool2d => (6, 40),
-        OpKind::MaxPool2d => (6, 6),
+        OpKind::MaxPool2d | OpKind::ArgMax => (6, 6),
+        // A multiplication of 32 by 64 bits for each tap.
+        OpKind::Resize2d => (10, 20),
+        // A 64-bit division.
+        OpKind::Div => (0, 80),
         _ => (0, 6),
     };
     macs.saturating_mul(per_mac).saturating_add(outputs.saturating_mul(per_output))

@@ -7,6 +7,7 @@ use super::pending::{Pending, Source};
 use super::table::{Table, single};
 use super::{Lowered, Lowering, Operand, Reason, Value, input, unsupported};
 use crate::compile::view::View;
+use crate::graph::movement::Picks;
 use crate::graph::{Node, eval};
 
 /// The operator on real numbers.
@@ -67,7 +68,7 @@ impl<'g> Lowering<'g> {
                         let x = self.negated(&x, node)?;
                         self.sum_with_constant(node, x, constant)
                     }
-                    "Min" | "Max" => self.clamped_by(node, x, constant),
+                    "Min" | "Max" => self.extremum_with(node, x, constant),
                     _ => Err(Reason::UnaryOn16Bit(b_name.to_owned())),
                 }
             }
@@ -88,7 +89,13 @@ impl<'g> Lowering<'g> {
                         let b = self.negated(&b, node)?;
                         self.two(node, a, b, Source::Sum)
                     }
-                    _ => unsupported("only with a constant, or within a function of one 8-bit value"),
+                    "Div" => {
+                        let (a, b) = self.joined(a, b, &node.name)?;
+                        let view = a.view.clone();
+                        self.set_pending(node, Source::Quotient(a, b), view)
+                    }
+                    "Min" | "Max" => self.extremum(node, a, b),
+                    _ => unsupported("only with a constant exponent, or within a function of one 8-bit value"),
                 }
             }
         }
@@ -188,29 +195,21 @@ impl<'g> Lowering<'g> {
                 self.product_by_constant(node, x, &map(f64::recip))
             }
             "Div" => unsupported("division by zero"),
-            "Min" | "Max" => self.clamped_by(node, x, constant),
+            "Min" | "Max" => self.extremum_with(node, x, constant),
             "Pow" if constant.scalar() == Some(2.0) => self.two(node, x.clone(), x, Source::Times),
             _ => Err(Reason::UnaryOn16Bit(node.input(0).unwrap_or_default().to_owned())),
         }
     }
 
-    fn clamped_by(&mut self, node: &'g Node, x: Operand, constant: &Constant) -> Lowered<()> {
-        let Some(k) = constant.scalar() else { return unsupported("only with a scalar constant") };
-        let (low, high) = if node.op_type == "Min" { (f64::NEG_INFINITY, k) } else { (k, f64::INFINITY) };
-        let view = x.view.clone();
-        let pending = Pending::new(Source::Same(x), view, node).clamped(low, high);
-        self.set(node.output(), Value::Pending(Box::new(pending)))
-    }
-
-    fn sum_with_constant(&mut self, node: &'g Node, x: Operand, constant: &Constant) -> Lowered<()> {
-        let x = self.broadcast_to(x, &constant.shape)?;
+    pub(super) fn sum_with_constant(&mut self, node: &'g Node, x: Operand, constant: &Constant) -> Lowered<()> {
+        let x = self.broadcast_to(x, &constant.shape, &node.name)?;
         let constant = self.constant_operand(constant, &x)?;
         let view = x.view.clone();
         self.set_pending(node, Source::Sum(x, constant), view)
     }
 
     fn product_by_constant(&mut self, node: &'g Node, x: Operand, constant: &Constant) -> Lowered<()> {
-        let x = self.broadcast_to(x, &constant.shape)?;
+        let x = self.broadcast_to(x, &constant.shape, &node.name)?;
         let constant = self.constant_operand(constant, &x)?;
         let view = x.view.clone();
         self.set_pending(node, Source::Times(x, constant), view)
@@ -244,54 +243,66 @@ impl<'g> Lowering<'g> {
         self.sum_with_constant(node, scaled, &shifts)
     }
 
-    /// An operand seen with the rank that a constant of this shape brings.
-    fn broadcast_to(&self, x: Operand, constant: &[usize]) -> Lowered<Operand> {
+    /// An operand repeated to what it and a constant of this shape broadcast to.
+    pub(super) fn broadcast_to(&mut self, x: Operand, constant: &[usize], name: &str) -> Lowered<Operand> {
         let shape = x.view.shape();
         let refuse = || Reason::Shape(format!("a tensor of shape {shape:?} with a constant of shape {constant:?}"));
         let out = eval::broadcast(&shape, constant).ok_or_else(refuse)?;
-        let view = x.view.reshape(&out).filter(|_| out.iter().product::<usize>() == x.view.len());
-        let view = view.ok_or_else(|| {
-            Reason::Unsupported(format!(
-                "a tensor of shape {shape:?} that repeats to {out:?}: only constants may repeat"
-            ))
-        })?;
-        Ok(Operand { view, ..x })
+        self.spread(x, &out, name)
+    }
+
+    /// An operand with every element of a shape that it broadcasts to; repeated ones are copied.
+    fn spread(&mut self, x: Operand, shape: &[usize], name: &str) -> Lowered<Operand> {
+        let refuse = || Reason::Shape(format!("{:?} does not repeat to {shape:?}", x.view.shape()));
+        if shape.iter().product::<usize>() == x.view.len() {
+            let view = x.view.reshape(shape).ok_or_else(refuse)?;
+            return Ok(Operand { view, ..x });
+        }
+        let missing = shape.len().checked_sub(x.view.shape().len()).ok_or_else(refuse)?;
+        let from = [vec![1; missing], x.view.shape()].concat();
+        let axes = from.iter().zip(shape).map(|(from, &to)| (*from != to).then(|| vec![0; to])).collect();
+        self.taken(&x, Picks { axes, shape: shape.to_vec() }, name)
     }
 
     /// The negative of an operand.
-    fn negated(&mut self, x: &Operand, node: &Node) -> Lowered<Operand> {
+    pub(super) fn negated(&mut self, x: &Operand, node: &Node) -> Lowered<Operand> {
         let minus = Constant { shape: vec![], real: vec![-1.0], quantized: None };
         let constant = self.constant_operand(&minus, x)?;
         let pending = Pending::new(Source::Times(x.clone(), constant), x.view.clone(), node);
         self.emit(&pending, None)
     }
 
-    /// An operator of two tensors, the smaller of which may repeat along leading axes of memory.
+    /// An operator of two tensors that does not mind their order.
     fn two(&mut self, node: &'g Node, a: Operand, b: Operand, source: fn(Operand, Operand) -> Source) -> Lowered<()> {
         let (a, b) = if b.view.len() > a.view.len() { (b, a) } else { (a, b) };
+        let (a, b) = self.joined(a, b, &node.name)?;
+        let view = a.view.clone();
+        self.set_pending(node, source(a, b), view)
+    }
+
+    /// Two operands as element-wise kernels take them: the first one with every element of the shape that both broadcast
+    /// to, the second one in the order of its memory, whole or repeated along leading axes. Where the second repeats
+    /// along other axes, or the first along any, elements are copied.
+    pub(super) fn joined(&mut self, a: Operand, b: Operand, name: &str) -> Lowered<(Operand, Operand)> {
         let (a_shape, b_shape) = (a.view.shape(), b.view.shape());
-        let refuse = || {
-            Reason::Unsupported(format!(
-                "operands of shapes {a_shape:?} and {b_shape:?}: only per-channel broadcasting is supported"
-            ))
-        };
         let shape =
             eval::broadcast(&a_shape, &b_shape).ok_or_else(|| Reason::Shape(format!("{a_shape:?} and {b_shape:?}")))?;
-        let view = a.view.reshape(&shape).filter(|view| view.len() == a.view.len()).ok_or_else(refuse)?;
-        let a = Operand { view: view.clone(), ..a };
-        let mut b = b;
+        let a = self.spread(a, &shape, name)?;
         if b.view.len() == a.view.len() {
-            // The same elements: memory must have the same order.
-            b.view = b.view.reshape(&shape).ok_or_else(refuse)?;
-            b = self.arranged(&b, view.clone(), &node.name)?;
-        } else if !repeats(&b.view, &view) {
-            let smaller = view.restricted(&b_shape).ok_or_else(refuse)?;
-            b = self.arranged(&b, smaller, &node.name)?;
-            if !repeats(&b.view, &view) {
-                return Err(refuse());
-            }
+            let b = self.spread(b, &shape, name)?;
+            let b = self.arranged(&b, a.view.clone(), name)?;
+            return Ok((a, b));
         }
-        self.set_pending(node, source(a, b), view)
+        if repeats(&b.view, &a.view) {
+            return Ok((a, b));
+        }
+        if let Some(smaller) = a.view.restricted(&b_shape).filter(|smaller| repeats(smaller, &a.view)) {
+            let b = self.arranged(&b, smaller, name)?;
+            return Ok((a, b));
+        }
+        let b = self.spread(b, &shape, name)?;
+        let b = self.arranged(&b, a.view.clone(), name)?;
+        Ok((a, b))
     }
 }
 

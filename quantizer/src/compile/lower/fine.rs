@@ -16,6 +16,9 @@ const LEVELS: f64 = (1u32 << 29) as f64;
 /// Steps of a normalization's output, whose shifts have fraction bits too.
 const NORM_LEVELS: f64 = (1u32 << 25) as f64;
 
+/// The finest step of what a Softmax reads: times `log2(e)` a multiplier of the runtime still holds it.
+const EXPONENT_STEP: f64 = 1.0 / (1u64 << 32) as f64;
+
 impl QParams {
     /// Symmetric 32-bit parameters that hold `low..=high`, in steps of at least `floor`.
     pub(super) fn thirty_two(low: f64, high: f64, floor: f64) -> Self {
@@ -47,7 +50,8 @@ impl<'g> Lowering<'g> {
                 "QuantizeLinear" => return true,
                 // A sum that is quantized at once: 16 bits within its window are enough.
                 "Add" if self.window(node).is_some() => return false,
-                "Add" | "Softmax" => 0.0,
+                "Add" => 0.0,
+                "Softmax" => EXPONENT_STEP,
                 "LayerNormalization" => self.least_step(node),
                 "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "Identity" | "Dropout" => {
                     return self.fine_readers(node.output(), floor);

@@ -7,6 +7,7 @@
 
 mod constant;
 mod elementwise;
+mod extrema;
 mod fine;
 mod linear;
 mod matmul;
@@ -15,8 +16,11 @@ mod pending;
 mod pool;
 mod quantization;
 mod records;
+mod reduce;
+mod resize;
 mod shape;
 mod table;
+mod take;
 mod wide;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -31,7 +35,7 @@ use self::table::Table;
 use super::error::{Error, Issue, Reason};
 use super::program::{Named, Program};
 use super::view::View;
-use crate::graph::{DataType, Dim, Graph, Node};
+use crate::graph::{DataType, Dim, Graph, Node, movement};
 use crate::qdq::{FloatRanges, float_ranges, sixteen_bit_scale};
 
 /// Quantization of an activation, in the plan's signed dtypes.
@@ -238,6 +242,9 @@ impl<'g> Lowering<'g> {
         if !node.domain.is_empty() && node.domain != "ai.onnx" {
             return unsupported(format!("operators of domain `{}` are not supported", node.domain));
         }
+        if movement::moves(node) {
+            return self.take(node);
+        }
         if node.outputs.iter().skip(1).any(|name| self.use_count(name) > 0) {
             return unsupported("only the first output is supported");
         }
@@ -253,12 +260,18 @@ impl<'g> Lowering<'g> {
             "Relu" | "Clip" => self.clamp(node),
             "Softmax" => self.softmax(node),
             "LayerNormalization" => self.layer_norm(node),
-            "GlobalAveragePool" | "ReduceMean" => self.mean(node),
+            "GlobalAveragePool" | "ReduceMean" | "ReduceSum" => self.mean(node),
+            "GlobalMaxPool" | "ReduceMax" | "ReduceMin" => self.extreme(node),
+            "ArgMax" | "ArgMin" => self.arg_extreme(node),
+            "PRelu" => self.prelu(node),
+            "Resize" => self.resize(node),
             "AveragePool" => self.average_pool(node),
             "MaxPool" => self.max_pool(node),
             "Concat" => self.concat(node),
             "Pad" => self.pad(node),
-            "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" => self.reshape(node),
+            "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" | "Transpose" | "DepthToSpace" | "SpaceToDepth" => {
+                self.reshape(node)
+            }
             "Identity" | "Dropout" => {
                 let value = self.value(input(node, 0)?)?;
                 self.set(node.output(), value)
@@ -344,7 +357,7 @@ impl<'g> Lowering<'g> {
         match value {
             Value::Operand(operand) => Ok(operand),
             Value::Pending(pending) => self.emit_wide(&pending, name),
-            Value::Table(table) => self.emit_table(&table, None, name),
+            Value::Table(table) => self.emit_wide_table(&table, name),
             Value::Input { .. } => Err(Reason::InputNotQuantized(name.to_owned())),
             Value::Const(_) => unsupported(format!("its input `{name}` must not be a constant")),
             Value::Failed => unsupported("an input could not be compiled"),

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use equant_runtime::op::{AddParams, MulParams, RequantizeParams};
+use equant_runtime::op::{AddParams, DivParams, MulParams, RequantizeParams};
 use equant_runtime::plan::DType;
 
 use super::linear::Linear;
@@ -24,6 +24,8 @@ pub(super) enum Source {
     Sum(Operand, Operand),
     /// Element-wise product; the second operand may repeat.
     Times(Operand, Operand),
+    /// Element-wise quotient; the second operand may repeat.
+    Quotient(Operand, Operand),
     /// Averages.
     Mean(Mean),
     /// Softmax over the last axis.
@@ -98,6 +100,12 @@ impl Pending {
                 let ends = [a_low * b_low, a_low * b_high, a_high * b_low, a_high * b_high];
                 ends.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)))
             }
+            Source::Quotient(a, b) => {
+                // What is divided by zero saturates; else the divisor is a step at least.
+                let (low, high) = a.real_range();
+                let most = low.abs().max(high.abs()) / b.scale;
+                (-most, most)
+            }
             Source::Mean(mean) => mean.real_range(),
             Source::Softmax(_) | Source::Attention(..) => (0.0, 1.0),
             Source::Norm(norm) => norm.real_range(),
@@ -151,12 +159,17 @@ impl Lowering<'_> {
         if let Some(q) = self.fine_params(name, pending.real_range(), normalizes) {
             return self.emit(pending, Some(q));
         }
-        let seen = self.seen.get(name).map(|&(low, high)| f64::from(low.abs().max(high.abs())) * HEADROOM);
-        let q = seen.filter(|&seen| seen > 0.0).map(|seen| {
+        let q = self.seen_limit(name).map(|seen| {
             let (low, high) = pending.real_range();
             QParams::sixteen(low.max(-seen), high.min(seen))
         });
         self.emit(pending, q)
+    }
+
+    /// The largest magnitude that a float value is kept for: what calibration saw of it, with [`HEADROOM`].
+    pub(super) fn seen_limit(&self, name: &str) -> Option<f64> {
+        let seen = self.seen.get(name).map(|&(low, high)| f64::from(low.abs().max(high.abs())) * HEADROOM);
+        seen.filter(|&seen| seen > 0.0)
     }
 
     /// Emits a pending operator with the given output parameters, or 16 bits wide.
@@ -189,6 +202,11 @@ impl Lowering<'_> {
             Source::Times(a, b) => {
                 let m = multiplier(a.scale * b.scale * pending.factor / f64::from(q.scale))?;
                 let params = MulParams { mantissa: m.mantissa, shift: i32::from(m.shift), clamp: bounds.clamp };
+                self.emit_binary(&params, a, b, &y, name);
+            }
+            Source::Quotient(a, b) => {
+                let m = multiplier(a.scale / b.scale * pending.factor / f64::from(q.scale))?;
+                let params = DivParams { mantissa: m.mantissa, shift: i32::from(m.shift), clamp: bounds.clamp };
                 self.emit_binary(&params, a, b, &y, name);
             }
             Source::Mean(mean) => self.emit_mean(mean, pending.factor, &y, bounds.clamp, name)?,

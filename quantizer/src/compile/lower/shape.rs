@@ -10,6 +10,7 @@ use super::table::Table;
 use super::{Lowered, Lowering, Operand, QParams, Reason, Value, input, unsupported};
 use crate::compile::program::Record;
 use crate::compile::view::View;
+use crate::graph::movement::{Blocks, blocks};
 use crate::graph::{Node, eval};
 
 impl<'g> Lowering<'g> {
@@ -25,6 +26,7 @@ impl<'g> Lowering<'g> {
                         let view = view.reshape(&shape).ok_or_else(|| Reason::Shape(format!("{shape:?}")))?;
                         Value::Const(Rc::new(constant.viewed(&view)?))
                     }
+                    Target::Blocks(_) => return unsupported("of a constant"),
                 }
             }
             Value::Pending(mut pending) => match self.seen(node, &pending.view)? {
@@ -52,6 +54,9 @@ impl<'g> Lowering<'g> {
         Ok(match self.target(node, &view.shape())? {
             Target::Permuted(perm) => Some(view.transpose(&perm)),
             Target::Shape(shape) => view.reshape(&shape),
+            Target::Blocks([split, perm, joined]) => {
+                view.reshape(&split).and_then(|view| view.transpose(&perm).reshape(&joined))
+            }
         })
     }
 
@@ -71,10 +76,11 @@ impl<'g> Lowering<'g> {
         };
         let target = match node.op_type.as_str() {
             "Transpose" => return eval::permutation(node, shape.len()).map(Target::Permuted).ok_or_else(refuse),
-            "Flatten" => {
-                let axis = eval::normalize_axis(node.int("axis", 1), shape.len() + 1).ok_or_else(refuse)?;
-                Some(vec![shape[..axis].iter().product(), shape[axis..].iter().product()])
+            "DepthToSpace" | "SpaceToDepth" => {
+                let Blocks { split, perm, joined } = blocks(node, shape).map_err(Reason::Shape)?;
+                return Ok(Target::Blocks([split, perm, joined]));
             }
+            "Flatten" => eval::flattened(shape, node.int("axis", 1)),
             "Squeeze" => eval::squeezed(shape, listed.as_deref()),
             "Unsqueeze" => eval::unsqueezed(shape, &listed.ok_or_else(refuse)?),
             _ => eval::reshape_target(shape, &listed.ok_or_else(refuse)?, node.int("allowzero", 0) != 0),
@@ -87,22 +93,47 @@ impl<'g> Lowering<'g> {
         if x.view == target {
             return Ok(x.clone());
         }
-        let deep = || Reason::Unsupported("moving its memory takes a permutation of more than four axes".into());
-        let (sizes, perm) = x.view.permutation_to(&target).filter(|(sizes, _)| sizes.len() <= 4).ok_or_else(deep)?;
+        let refuse = || Reason::Shape(format!("{:?} in another order", x.view.shape()));
+        let (sizes, perm) = x.view.permutation_to(&target).ok_or_else(refuse)?;
         if perm.is_sorted() {
             return Ok(Operand { view: target, ..x.clone() });
         }
+        let len = x.view.len();
+        let mut y = Operand { view: View::row_major(&[len]), ..x.clone() };
+        let mut order: Vec<usize> = (0..sizes.len()).collect();
+        let dims = |axes: &[usize]| axes.iter().map(|&axis| sizes[axis]).product::<usize>();
+        // Of more than four runs of axes, one after the other is brought to its place.
+        loop {
+            let groups = runs(&order, &perm);
+            if groups.len() <= 4 {
+                let sizes = groups.iter().map(|group| dims(group)).collect();
+                let mut moved: Vec<usize> = (0..groups.len()).collect();
+                moved.sort_by_key(|&group| perm.iter().position(|&axis| axis == groups[group][0]));
+                y = self.emit_transpose(&y, sizes, &moved, name);
+                return Ok(Operand { view: target, ..y });
+            }
+            let at = order.iter().zip(&perm).position(|(now, then)| now != then).ok_or_else(refuse)?;
+            let from = order.iter().position(|&axis| axis == perm[at]).ok_or_else(refuse)?;
+            let sizes = [&order[..at], &order[at..from], &order[from..=from], &order[from + 1..]].map(dims);
+            y = self.emit_transpose(&y, sizes.to_vec(), &[0, 2, 1, 3], name);
+            let axis = order.remove(from);
+            order.insert(at, axis);
+        }
+    }
+
+    /// The elements in another order: memory of these sizes, and which of its axes each axis of the result is.
+    fn emit_transpose(&mut self, x: &Operand, sizes: Vec<usize>, perm: &[usize], name: &str) -> Operand {
         let pad = 4 - sizes.len();
         let mut words = [0u32; 4];
         for (i, word) in words.iter_mut().enumerate() {
             *word = if i < pad { i } else { perm[i - pad] + pad } as u32;
         }
-        let y = self.fresh_like(x, target);
+        let y = self.fresh_like(x, View::row_major(&[x.view.len()]));
         let moved = perm.iter().map(|&axis| sizes[axis]).collect();
         let input = self.program.record(Record { storage: x.storage, dims: sizes, nchw: false });
         let output = self.shaped_record(&y, moved);
         self.program.op(&TransposeParams { perm: words }, vec![input], output, name, y.view.len() as u64);
-        Ok(y)
+        y
     }
 
     /// Quantizes every input as the output is, and joins them.
@@ -268,10 +299,25 @@ impl<'g> Lowering<'g> {
     }
 }
 
+/// The axes of `order` in runs that `perm` leaves together.
+fn runs(order: &[usize], perm: &[usize]) -> Vec<Vec<usize>> {
+    let mut runs: Vec<Vec<usize>> = Vec::new();
+    let follows = |a: usize, b: usize| perm.windows(2).any(|pair| pair == [a, b]);
+    for &axis in order {
+        match runs.last_mut() {
+            Some(run) if run.last().is_some_and(|&last| follows(last, axis)) => run.push(axis),
+            _ => runs.push(vec![axis]),
+        }
+    }
+    runs
+}
+
 /// What becomes of a shape.
 enum Target {
     Permuted(Vec<usize>),
     Shape(Vec<usize>),
+    /// Split, permuted and joined again.
+    Blocks([Vec<usize>; 3]),
 }
 
 /// An input of a Concat.

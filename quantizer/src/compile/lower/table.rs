@@ -55,9 +55,9 @@ impl Table {
         (self.operand.range.0..=self.operand.range.1).filter_map(|q| Some((q, *self.values.get((q + 128) as usize)?)))
     }
 
-    /// Parameters under which no value is lost: the operand's own if they hold every value exactly, otherwise
-    /// 16 bits.
-    fn default_params(&self) -> QParams {
+    /// Parameters under which no value within `±limit` is lost: the operand's own if they hold every value exactly,
+    /// otherwise 16 bits. Infinite values saturate in any.
+    fn default_params(&self, limit: f64) -> QParams {
         let x = &self.operand;
         let own = QParams::full(x.dtype, x.scale as f32, x.zero_point);
         let exact = |v: f64| {
@@ -67,8 +67,9 @@ impl Table {
         if self.reachable().all(|(_, v)| exact(v)) {
             return own;
         }
-        let (low, high) = self.reachable().fold((0.0f64, 0.0f64), |(low, high), (_, v)| (low.min(v), high.max(v)));
-        QParams::sixteen(low, high)
+        let finite = self.reachable().map(|(_, v)| v).filter(|v| v.is_finite());
+        let (low, high) = finite.fold((0.0f64, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
+        QParams::sixteen(low.max(-limit), high.min(limit))
     }
 }
 
@@ -141,9 +142,15 @@ impl<'g> Lowering<'g> {
         }
     }
 
+    /// A table as the float value `name`: within what calibration saw of it, with headroom, or wherever it is finite.
+    pub(super) fn emit_wide_table(&mut self, table: &Table, name: &str) -> Lowered<Operand> {
+        let q = table.default_params(self.seen_limit(name).unwrap_or(f64::INFINITY));
+        self.emit_table(table, Some(q), name)
+    }
+
     /// A table as a tensor: through a Lut, or as it is when the table changes nothing.
     pub(super) fn emit_table(&mut self, table: &Table, q: Option<QParams>, name: &str) -> Lowered<Operand> {
-        let q = q.unwrap_or_else(|| table.default_params());
+        let q = q.unwrap_or_else(|| table.default_params(f64::INFINITY));
         if let Some((at, _)) = table.reachable().find(|(_, v)| v.is_nan()) {
             return unsupported(format!("the function is not defined at the input's value {}", table.operand.real(at)));
         }

@@ -217,6 +217,78 @@ fn sums_and_products_of_two() {
 }
 
 #[test]
+fn two_operands_broadcast_along_any_axes() {
+    let shapes: [[&[usize]; 2]; 6] = [
+        [&[1, 3, 4, 5], &[1, 3, 4, 5]],
+        [&[1, 3, 4, 5], &[1, 1, 4, 5]],
+        [&[1, 3, 4, 5], &[3, 1, 1]],
+        [&[1, 3, 4, 1], &[1, 1, 1, 5]],
+        [&[1, 5], &[1, 4, 5]],
+        [&[1, 1, 3, 1, 2], &[1, 4, 1, 3, 1]],
+    ];
+    for (seed, [a_shape, b_shape]) in shapes.into_iter().enumerate() {
+        for op in ["Add", "Sub", "Mul", "Min", "Max", "Div"] {
+            let mut net = Net::new(100 + seed as u64);
+            // The runtime's inputs have at most four axes.
+            let input = |net: &mut Net, name: &str, shape: &[usize]| {
+                let elements: usize = shape.iter().product();
+                let x = net.input(name, &[1, elements]);
+                let target: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
+                let target = net.ints(&target);
+                net.node("Reshape", &[&x, &target], &[])
+            };
+            let (a, b) = (input(&mut net, "a", a_shape), input(&mut net, "b", b_shape));
+            // No divisor near zero, where a step is more than anything.
+            let b = match op {
+                "Div" => {
+                    let four = net.floats(&[], &[4.0]);
+                    let far = net.node("Add", &[&b, &four], &[]);
+                    net.q(&far, 0.03, 0, DataType::U8)
+                }
+                _ => b,
+            };
+            let y = net.node(op, &[&a, &b], &[]);
+            let scale = if op == "Mul" { 0.07 } else { 0.05 };
+            let y = net.q(&y, scale, 128, DataType::U8);
+            net.output(&y);
+            check(&mut net, STEP);
+        }
+    }
+}
+
+#[test]
+fn extremes_and_sums_over_any_axes() {
+    for (seed, axes) in [&[1][..], &[2, 3], &[1, 3], &[-1], &[1, 2, 3]].into_iter().enumerate() {
+        for keep in [0, 1] {
+            let mut net = Net::new(200 + seed as u64);
+            let x = net.input("x", &[1, 5, 6, 3]);
+            let list = net.ints(axes);
+            for op in ["ReduceMax", "ReduceMin", "ReduceSum"] {
+                let y = net.node(op, &[&x, &list], &[("keepdims", Attr::Int(keep))]);
+                let scale = if op == "ReduceSum" { 0.3 } else { 0.0231 };
+                let y = net.q(&y, scale, 131, DataType::U8);
+                net.output(&y);
+            }
+            let compiled = if axes.len() == 3 { net.compile().unwrap() } else { check(&mut net, STEP) };
+            assert!(compiled.operators.contains(&OpKind::MaxPool2d));
+        }
+    }
+}
+
+#[test]
+fn memory_is_permuted_over_more_than_four_axes() {
+    let mut net = Net::new(300);
+    let x = net.input("x", &[1, 8, 4, 6]);
+    let y = net.node("DepthToSpace", &[&x], &[("blocksize", Attr::Int(2))]);
+    let target = net.ints(&[1, 2, 2, 2, 2, 12]);
+    let y = net.node("Reshape", &[&y, &target], &[]);
+    let y = net.node("Transpose", &[&y], &[("perm", ints(&[0, 4, 2, 5, 1, 3]))]);
+    net.output(&y);
+    let compiled = check(&mut net, 1e-3);
+    assert_eq!(compiled.operators, [OpKind::Transpose]);
+}
+
+#[test]
 fn sums_and_products_with_constants() {
     for (seed, op) in ["Add", "Sub", "Mul", "Div"].into_iter().enumerate() {
         for shape in [vec![1, 4, 1, 1], vec![4, 1, 1], vec![1, 4, 5, 3], vec![3]] {

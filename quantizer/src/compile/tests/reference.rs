@@ -149,6 +149,24 @@ fn operator(node: &Node, inputs: &[Option<&Array>], range: Option<(i32, i32)>) -
                 ints(1).unwrap().into_iter().map(|axis| eval::normalize_axis(axis, rank).unwrap()).collect();
             mean(x, &axes, node.int("keepdims", 1) != 0)
         }
+        "ReduceSum" | "ReduceMax" | "ReduceMin" => {
+            let axes: Vec<usize> =
+                ints(1).unwrap().into_iter().map(|axis| eval::normalize_axis(axis, rank).unwrap()).collect();
+            let f: fn(f64, f64) -> f64 = match node.op_type.as_str() {
+                "ReduceSum" => |a, b| a + b,
+                "ReduceMax" => f64::max,
+                _ => f64::min,
+            };
+            reduce(x, &axes, node.int("keepdims", 1) != 0, f)
+        }
+        "DepthToSpace" => {
+            let b = node.int("blocksize", 0) as usize;
+            let depth = x.shape[1] / (b * b);
+            Array::build(vec![x.shape[0], depth, x.shape[2] * b, x.shape[3] * b], |index| {
+                let [n, c, h, w] = [0, 1, 2, 3].map(|axis| index[axis]);
+                x.at(&[n, (h % b * b + w % b) * depth + c, h / b, w / b])
+            })
+        }
         "AveragePool" | "MaxPool" => pool(node, x),
         "Concat" => {
             let parts: Vec<&Array> = inputs.iter().map(|a| a.unwrap()).collect();
@@ -201,18 +219,23 @@ fn operator(node: &Node, inputs: &[Option<&Array>], range: Option<(i32, i32)>) -
 }
 
 fn mean(x: &Array, axes: &[usize], keep: bool) -> Array {
-    let shape: Vec<usize> = x.shape.iter().enumerate().map(|(i, &s)| if axes.contains(&i) { 1 } else { s }).collect();
-    let mut sums = Array { data: vec![0.0; shape.iter().product()], shape };
-    for index in Array::indices(&x.shape) {
-        let place = sums.shape.iter().zip(&index).fold(0, |place, (&size, &i)| place * size + i.min(size - 1));
-        sums.data[place] += x.at(&index);
-    }
+    let mut sums = reduce(x, axes, keep, |a, b| a + b);
     let count = (x.data.len() / sums.data.len()) as f64;
     sums.data.iter_mut().for_each(|v| *v /= count);
-    if !keep {
-        sums.shape = x.shape.iter().enumerate().filter(|(i, _)| !axes.contains(i)).map(|(_, &s)| s).collect();
-    }
     sums
+}
+
+fn reduce(x: &Array, axes: &[usize], keep: bool, f: fn(f64, f64) -> f64) -> Array {
+    let shape: Vec<usize> = x.shape.iter().enumerate().map(|(i, &s)| if axes.contains(&i) { 1 } else { s }).collect();
+    let mut found: Vec<Option<f64>> = vec![None; shape.iter().product()];
+    for index in Array::indices(&x.shape) {
+        let place = shape.iter().zip(&index).fold(0, |place, (&size, &i)| place * size + i.min(size - 1));
+        let value = x.at(&index);
+        found[place] = Some(found[place].map_or(value, |known| f(known, value)));
+    }
+    let kept = x.shape.iter().enumerate().filter(|(i, _)| keep || !axes.contains(i));
+    let shape = if keep { shape } else { kept.map(|(_, &s)| s).collect() };
+    Array { shape, data: found.into_iter().flatten().collect() }
 }
 
 fn conv(node: &Node, x: &Array, w: &Array, bias: Option<&Array>) -> Array {

@@ -6,6 +6,7 @@
 //! never optimised, which the conformance suite compares everything with.
 
 mod add;
+mod arg_max;
 mod avg_pool2d;
 mod binary;
 mod channels;
@@ -13,6 +14,7 @@ mod concat;
 mod conv2d;
 mod conv_transpose2d;
 mod depthwise_conv2d;
+mod div;
 #[cfg(dsp)]
 mod dsp;
 mod fixed;
@@ -35,10 +37,12 @@ mod product;
 #[cfg(feature = "reference")]
 pub mod reference;
 mod requantize;
+mod resize2d;
 #[cfg(scalar)]
 mod scalar;
 mod softmax;
 mod strips;
+mod take;
 mod transpose;
 mod transposed;
 mod weights;
@@ -47,11 +51,13 @@ mod window;
 mod x86;
 
 pub use add::Add;
+pub use arg_max::ArgMax;
 pub use avg_pool2d::AvgPool2d;
 pub use concat::Concat;
 pub use conv_transpose2d::{ConvTranspose2d, ConvTranspose2dI4, pack_conv_transpose2d};
 pub use conv2d::{Conv2d, Conv2dI4, conv2d_filter_len, pack_conv2d};
 pub use depthwise_conv2d::{DepthwiseConv2d, DepthwiseConv2dI4, depthwise_conv2d_work_len, pack_depthwise_conv2d};
+pub use div::Div;
 pub use fully_connected::{FullyConnected, FullyConnectedI4, pack_fully_connected};
 pub use layer_norm::LayerNorm;
 pub use lut::Lut;
@@ -64,8 +70,10 @@ pub use pad::Pad;
 pub(crate) use patches::PIXELS;
 pub use patches::patches_len;
 pub use requantize::Requantize;
+pub use resize2d::Resize2d;
 pub use softmax::Softmax;
 #[cfg(feature = "build")]
 pub(crate) use strips::WHOLE;
+pub use take::Take;
 pub use transpose::Transpose;
 pub use weights::{filter_len, int4_len, pack_int4};

@@ -1,6 +1,7 @@
 //! Cases of the operators that only move elements.
 
-use equant_runtime::op::{ConcatParams, OpKind, PadParams, TransposeParams};
+use equant_runtime::op::{ArgMaxParams, ConcatParams, ConstRef, OpKind, PadParams, TakeParams, TransposeParams};
+use equant_runtime::plan::DType;
 
 use super::{Case, Draws, Spec};
 
@@ -62,4 +63,40 @@ pub(crate) fn pad(draws: &mut Draws) -> Case {
     }
     let value = i32::from(draws.zero_point(dtype));
     case.finish(&PadParams { before, after, value }, &Spec::new(dtype, &shape, zero_point))
+}
+
+pub(crate) fn take(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::Take);
+    let mut shape = shape(draws);
+    let dtype = draws.dtype();
+    let zero_point = draws.zero_point(dtype);
+    case.random_input(&Spec::new(dtype, &shape, zero_point), draws);
+    let first = 4 - shape.len();
+    let mut indices = [ConstRef::default(); 4];
+    for (list, size) in indices.iter_mut().skip(first).zip(&mut shape) {
+        if draws.flag() {
+            let input = *size;
+            *size = draws.range(1, 9);
+            let picked: Vec<u16> = (0..*size).map(|_| (draws.noise() % u64::from(input)) as u16).collect();
+            *list = case.halves(&picked);
+        }
+    }
+    case.finish(&TakeParams { indices }, &Spec::new(dtype, &shape, zero_point))
+}
+
+pub(crate) fn arg_max(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::ArgMax);
+    let shape = [draws.range(1, 4), draws.range(1, 20), draws.pick(&[1, 3, 64, 65, 130])];
+    let dtype = draws.dtype();
+    let x = Spec::new(dtype, &shape, draws.zero_point(dtype));
+    if draws.flag() {
+        // Elements that are equal often.
+        let bytes = (0..x.elements()).flat_map(|_| (draws.noise() % 3).to_le_bytes()[..dtype.size()].to_vec());
+        let bytes = bytes.collect();
+        case.input(&x, bytes);
+    } else {
+        case.random_input(&x, draws);
+    }
+    let params = ArgMaxParams { least: draws.range(0, 1), select_last: draws.range(0, 1) };
+    case.finish(&params, &Spec::new(DType::I32, &[shape[0], shape[2]], 0))
 }

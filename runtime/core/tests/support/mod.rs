@@ -193,6 +193,11 @@ impl Case {
         self.constant(&bytes)
     }
 
+    pub(crate) fn halves(&mut self, halves: &[u16]) -> ConstRef {
+        let bytes: Vec<u8> = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
+        self.constant(&bytes)
+    }
+
     /// Adds weights of noise in rows of `len`, of the width that this kind of operator has. Nibbles without an element
     /// are noise too.
     pub(crate) fn weights(&mut self, draws: &mut Draws, rows: u32, len: u32) -> ConstRef {
@@ -357,6 +362,10 @@ pub(crate) fn case(kind: OpKind, draws: &mut Draws) -> Case {
         OpKind::Transpose => layouts::transpose(draws),
         OpKind::Concat => layouts::concat(draws),
         OpKind::Pad => layouts::pad(draws),
+        OpKind::Take => layouts::take(draws),
+        OpKind::ArgMax => layouts::arg_max(draws),
+        OpKind::Div => numeric::div(draws),
+        OpKind::Resize2d => windows::resize2d(draws),
         other => panic!("{} has no conformance test", other.name()),
     }
 }

@@ -1,8 +1,8 @@
 //! Cases of matrix products, element-wise operators and normalizations.
 
 use equant_runtime::op::{
-    AddParams, FullyConnectedParams, LayerNormParams, LutParams, MatMulParams, MatMulSoftmaxParams, MulParams, OpKind,
-    Params, RequantizeParams, SoftmaxParams,
+    AddParams, DivParams, FullyConnectedParams, LayerNormParams, LutParams, MatMulParams, MatMulSoftmaxParams,
+    MulParams, OpKind, Params, RequantizeParams, SoftmaxParams,
 };
 use equant_runtime::plan::{DType, RANGE_I4, RANGE_U4};
 
@@ -165,6 +165,16 @@ pub(crate) fn mul(draws: &mut Draws) -> Case {
         let center = draws.pick(&[7, 0, 15, 23]);
         let (mantissa, shift) = draws.multiplier(center);
         MulParams { mantissa, shift, clamp: draws.clamp(dtype) }
+    })
+}
+
+pub(crate) fn div(draws: &mut Draws) -> Case {
+    let dtypes = [draws.narrow_dtype(), draws.narrow_dtype()];
+    binary(draws, OpKind::Div, dtypes, |draws, dtype| {
+        // Quotients within 8 bits, within 16, and all too large.
+        let center = draws.pick(&[-3, 0, -10, -26, 15]);
+        let (mantissa, shift) = draws.multiplier(center);
+        DivParams { mantissa, shift, clamp: draws.clamp(dtype) }
     })
 }
 

@@ -3,6 +3,7 @@
 use equant_runtime::kernels::depthwise_conv2d_work_len;
 use equant_runtime::op::{
     AvgPool2dParams, Conv2dParams, ConvTranspose2dParams, DepthwiseConv2dParams, MaxPool2dParams, OpKind,
+    Resize2dParams,
 };
 use equant_runtime::plan::DType;
 
@@ -247,4 +248,27 @@ pub(crate) fn max_pool2d(draws: &mut Draws) -> Case {
         clamp: draws.clamp(dtype),
     };
     case.finish(&params, &Spec::new(dtype, &g.output(channels), zero_point))
+}
+
+/// Rows and columns from anywhere, with weights of any size.
+pub(crate) fn resize2d(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::Resize2d);
+    let channels = draws.pick(&[1, 3, 64, 65, 130]);
+    let inputs = [draws.range(1, 6), draws.range(1, 6)];
+    let outputs = [draws.range(1, 7), draws.range(1, 7)];
+    let taps = [draws.range(1, 4), draws.range(1, 4)];
+    let (batch, dtype) = (draws.range(1, 2), draws.narrow_dtype());
+    let zero_point = draws.zero_point(dtype);
+    case.random_input(&Spec::new(dtype, &[batch, inputs[0], inputs[1], channels], zero_point), draws);
+    let extreme = draws.range(0, 7) == 7;
+    let mut axis = |i: usize| {
+        let len = outputs[i] * taps[i];
+        let indices: Vec<u16> = (0..len).map(|_| (draws.noise() % u64::from(inputs[i])) as u16).collect();
+        let weight = |draws: &mut Draws| if extreme { i16::MIN } else { (draws.noise() as i16) >> (draws.noise() % 4) };
+        let weights: Vec<u16> = (0..len).map(|_| weight(draws) as u16).collect();
+        (case.halves(&indices), case.halves(&weights))
+    };
+    let ((rows, row_weights), (cols, col_weights)) = (axis(0), axis(1));
+    let params = Resize2dParams { taps, rows, row_weights, cols, col_weights, clamp: draws.clamp(dtype) };
+    case.finish(&params, &Spec::new(dtype, &[batch, outputs[0], outputs[1], channels], zero_point))
 }

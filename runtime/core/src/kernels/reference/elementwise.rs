@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::{Record, multiplier};
-use crate::op::{AddParams, LutParams, MulParams, RequantizeParams};
+use crate::op::{AddParams, DivParams, LutParams, MulParams, RequantizeParams};
 use crate::plan::DType;
 use crate::quant;
 
@@ -34,6 +34,24 @@ pub(super) fn mul(record: &Record<'_>) -> Vec<i32> {
         (zero_point + scaled).clamp(p.clamp[0].into(), p.clamp[1].into()) as i32
     };
     pairs(record).into_iter().map(product).collect()
+}
+
+pub(super) fn div(record: &Record<'_>) -> Vec<i32> {
+    let p: DivParams = record.params();
+    let zero_point = i128::from(record.output().zero_point);
+    let quotient = |(a, b): (i64, i64)| {
+        let [low, high] = p.clamp;
+        if b == 0 {
+            return [low, (zero_point as i32).clamp(low, high), high][(a.signum() + 1) as usize];
+        }
+        // a · mantissa / (b · 2^total), rounded half up.
+        let total = 31 + p.shift as u32;
+        let numerator = i128::from(a * b.signum()) * i128::from(p.mantissa);
+        let denominator = i128::from(b.abs()) << total;
+        let rounded = (2 * numerator + denominator).div_euclid(2 * denominator);
+        (zero_point + rounded).clamp(low.into(), high.into()) as i32
+    };
+    pairs(record).into_iter().map(quotient).collect()
 }
 
 pub(super) fn lut(record: &Record<'_>) -> Vec<i32> {

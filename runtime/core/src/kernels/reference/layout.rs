@@ -3,7 +3,7 @@
 use alloc::{vec, vec::Vec};
 
 use super::{Record, Tensor, indices};
-use crate::op::{ConcatParams, PadParams, TransposeParams};
+use crate::op::{ArgMaxParams, ConcatParams, PadParams, TakeParams, TransposeParams};
 
 /// Element at an index of four axes with leading ones.
 fn at_leading(x: &Tensor, [a, b, c, d]: [usize; 4]) -> i32 {
@@ -54,6 +54,42 @@ pub(super) fn pad(record: &Record<'_>) -> Vec<i32> {
         let inside = (0..4).all(|axis| index[axis] >= before[axis] && index[axis] - before[axis] < x_dims[axis]);
         if inside {
             *slot = at_leading(&x, core::array::from_fn(|axis| index[axis] - before[axis]));
+        }
+    }
+    y
+}
+
+pub(super) fn take(record: &Record<'_>) -> Vec<i32> {
+    let p: TakeParams = record.params();
+    let x = record.input(0);
+    let y_rank = usize::from(record.output().rank);
+    let mut dims = record.output_dims();
+    dims.rotate_right(4 - y_rank);
+    let lists: Vec<Vec<usize>> = (0..4)
+        .map(|axis| match p.indices[axis].len {
+            0 => (0..dims[axis]).collect(),
+            _ => record.u16s(p.indices[axis]),
+        })
+        .collect();
+    indices(dims).map(|index| at_leading(&x, core::array::from_fn(|axis| lists[axis][index[axis]]))).collect()
+}
+
+pub(super) fn arg_max(record: &Record<'_>) -> Vec<i32> {
+    let p: ArgMaxParams = record.params();
+    let x = record.input(0);
+    let [outer, axis, inner, _] = x.dims;
+    let mut y = Vec::new();
+    for o in 0..outer {
+        for i in 0..inner {
+            let value = |k: usize| x.values[(o * axis + k) * inner + i];
+            let mut best = 0;
+            for k in 1..axis {
+                let better = if p.least == 1 { value(k) < value(best) } else { value(k) > value(best) };
+                if better || (value(k) == value(best) && p.select_last == 1) {
+                    best = k;
+                }
+            }
+            y.push(best as i32);
         }
     }
     y

@@ -118,6 +118,10 @@ impl Record<'_> {
         weights
     }
 
+    fn u16s(&self, constant: ConstRef) -> Vec<usize> {
+        self.bytes(constant).chunks(2).map(|pair| usize::from(u16::from_le_bytes([pair[0], pair[1]]))).collect()
+    }
+
     fn i32s(&self, constant: ConstRef) -> Vec<i64> {
         words(self.bytes(constant))
     }
@@ -164,5 +168,9 @@ pub fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &[u8]) -> Vec<i32> {
         OpKind::Pad => layout::pad(&record),
         OpKind::Requantize => elementwise::requantize(&record),
         OpKind::MatMulSoftmax => matrix::mat_mul_softmax(&record),
+        OpKind::Take => layout::take(&record),
+        OpKind::Div => elementwise::div(&record),
+        OpKind::Resize2d => window::resize2d(&record),
+        OpKind::ArgMax => layout::arg_max(&record),
     }
 }

@@ -3,7 +3,9 @@
 use alloc::vec::Vec;
 
 use super::{Record, indices, multiplier};
-use crate::op::{AvgPool2dParams, Conv2dParams, ConvTranspose2dParams, DepthwiseConv2dParams, MaxPool2dParams};
+use crate::op::{
+    AvgPool2dParams, Conv2dParams, ConvTranspose2dParams, DepthwiseConv2dParams, MaxPool2dParams, Resize2dParams,
+};
 use crate::quant;
 
 /// Position in the input of tap `k` of window `o`, along one axis.
@@ -163,6 +165,31 @@ pub(super) fn max_pool2d(record: &Record<'_>) -> Vec<i32> {
         }
         // The maximum of nothing is −∞.
         (max.unwrap_or(i64::MIN)).clamp(p.clamp[0].into(), p.clamp[1].into()) as i32
+    };
+    indices(record.output_dims()).map(element).collect()
+}
+
+pub(super) fn resize2d(record: &Record<'_>) -> Vec<i32> {
+    let p: Resize2dParams = record.params();
+    let x = record.input(0);
+    let [row_taps, col_taps] = p.taps.map(|taps| taps as usize);
+    let (rows, cols) = (record.u16s(p.rows), record.u16s(p.cols));
+    let i16s = |constant| -> Vec<i128> {
+        let pairs = record.bytes(constant).chunks(2);
+        pairs.map(|pair| i128::from(i16::from_le_bytes([pair[0], pair[1]]))).collect()
+    };
+    let (row_weights, col_weights) = (i16s(p.row_weights), i16s(p.col_weights));
+    let element = |[n, h, w, c]: [usize; 4]| {
+        let mut sum = 0i128;
+        for i in h * row_taps..(h + 1) * row_taps {
+            for j in w * col_taps..(w + 1) * col_taps {
+                let difference = i128::from(x.at([n, rows[i], cols[j], c]) - x.zero_point);
+                sum += row_weights[i] * col_weights[j] * difference;
+            }
+        }
+        let one = 1i128 << (2 * Resize2dParams::WEIGHT_BITS);
+        let rounded = (2 * sum + one).div_euclid(2 * one) + i128::from(x.zero_point);
+        rounded.clamp(p.clamp[0].into(), p.clamp[1].into()) as i32
     };
     indices(record.output_dims()).map(element).collect()
 }
