@@ -1,16 +1,20 @@
 //! Time of one inference on this CPU, one thread, batch 1, beside ONNX Runtime and tract:
-//! `cargo run --release -p equant-tests --bin latency [MODEL...] [--bits W4A8] [--rounds N]`.
+//! `cargo run --release -p equant-tests --bin latency [MODEL...] [--bits W4A8] [--rounds N] [--layers]`.
 //!
 //! All contestants run the same sample in turn, once each round, so that what disturbs the machine meets all alike; the
 //! figures are medians. ONNX Runtime runs the same quantized file and the float model, tract the float model.
+//! `--layers` prints the time of each large layer instead, and its share of the peak of `vpmaddwd` on this core.
+
+mod layers;
 
 use std::process::ExitCode;
 
 use equant::data::Samples;
 use equant::exec::{self, Backend};
+use equant::graph::Graph;
 use equant::onnx;
 use equant::passes;
-use equant::pipeline::{self, Request};
+use equant::pipeline::{self, Artifacts, Request};
 use equant::quantize::Config;
 use equant_runtime::plan::{AlignedBytes, Plan, arena_len};
 use equant_server::bench::{Timing, interleave};
@@ -31,29 +35,39 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Failure> {
     let mut asked = Vec::new();
-    let (mut config, mut rounds) = (Config::default(), 2000);
+    let (mut config, mut rounds, mut layers) = (Config::default(), 2000, false);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} takes a value"));
         match arg.as_str() {
             "--bits" => config.bits = value()?.parse()?,
             "--rounds" => rounds = value()?.parse()?,
+            "--layers" => layers = true,
             name if models::MODELS.contains(&name) => asked.push(arg),
             wrong => return Err(format!("`{wrong}` is no model; use {}", models::MODELS.join(", ")).into()),
         }
+    }
+    let chosen = models::MODELS.into_iter().filter(|m| asked.is_empty() || asked.iter().any(|a| a == m));
+    if layers {
+        println!("| model | layer | kind | MACs | µs | GMAC/s | share of peak |");
+        println!("|---|---|---|--:|--:|--:|--:|");
+        return chosen.into_iter().try_for_each(|model| {
+            let (artifacts, _, samples) = quantized(model, &config)?;
+            layers::rows(model, &artifacts.plan, &samples)
+        });
     }
     // The other contestants are worth a table of their own.
     let runtime = Runtime::load(None).inspect_err(|error| eprintln!("latency: without ONNX Runtime: {error}")).ok();
     println!("| model | Equant µs | ONNX Runtime, same file | float | tract, float | ratio to ONNX Runtime |");
     println!("|---|--:|--:|--:|--:|--:|");
-    for model in models::MODELS.into_iter().filter(|m| asked.is_empty() || asked.iter().any(|a| a == m)) {
+    for model in chosen {
         row(model, &config, rounds, runtime.as_ref())?;
     }
     Ok(())
 }
 
-/// Quantizes a model, times it, and prints a row of the table.
-fn row(model: &str, config: &Config, rounds: usize, runtime: Option<&Runtime>) -> Result<(), Failure> {
+/// A quantized model, its float graph, and samples.
+fn quantized(model: &str, config: &Config) -> Result<(Artifacts, Graph, Samples), Failure> {
     let calibration = models::samples_path(model, "calib512");
     let request = Request {
         config: config.clone(),
@@ -63,7 +77,14 @@ fn row(model: &str, config: &Config, rounds: usize, runtime: Option<&Runtime>) -
     let artifacts = pipeline::quantize(&request, &pipeline::Silent)?;
     let mut graph = onnx::read(&models::model_path(model))?;
     passes::prepare(&mut graph, &Default::default())?;
-    let samples = Samples::open(&calibration, &graph)?.head(1);
+    let samples = Samples::open(&calibration, &graph)?;
+    Ok((artifacts, graph, samples))
+}
+
+/// Times a quantized model and prints a row of the table.
+fn row(model: &str, config: &Config, rounds: usize, runtime: Option<&Runtime>) -> Result<(), Failure> {
+    let (artifacts, graph, samples) = quantized(model, config)?;
+    let samples = samples.head(1);
     let batch = samples.batches(1)?.next().ok_or("no samples")??;
     let values = batch.inputs.first().ok_or("no inputs")?;
 
@@ -109,7 +130,7 @@ fn row(model: &str, config: &Config, rounds: usize, runtime: Option<&Runtime>) -
 }
 
 /// The shape of a sample of the model's first input.
-fn samples_shape(graph: &equant::graph::Graph) -> Vec<usize> {
+fn samples_shape(graph: &Graph) -> Vec<usize> {
     let types = equant::graph::shape::infer_partial(graph, 1).types;
     graph.inputs.first().and_then(|input| types.get(&input.name)).map_or(Vec::new(), |t| t.shape[1..].to_vec())
 }
