@@ -38,6 +38,9 @@ impl<'n> Interpolation<'n> {
     /// What does not fit or is not supported, in words.
     pub fn of<'t>(node: &'n Node, x: &[usize], constant: impl Fn(usize) -> Option<&'t Tensor>) -> Result<Self, String> {
         let rank = x.len();
+        if x.contains(&0) {
+            return Err(format!("an input of shape {x:?} has no elements"));
+        }
         let listed: Vec<usize> = match node.ints("axes") {
             Some(axes) => axes
                 .iter()

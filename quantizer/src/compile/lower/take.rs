@@ -25,6 +25,9 @@ impl<'g> Lowering<'g> {
         for (k, output) in node.outputs.iter().enumerate().filter(|(_, output)| !output.is_empty()) {
             if self.use_count(output) > 0 {
                 let picks = movement::picks(node, k, &shape, constant).map_err(Reason::Shape)?;
+                if picks.shape.contains(&0) {
+                    return Err(Reason::Shape(format!("its output `{output}` has no elements")));
+                }
                 let y = self.taken(&x, picks, &node.name)?;
                 self.set(output, Value::Operand(y))?;
             }
