@@ -288,14 +288,28 @@ impl Check<'_> {
 
     /// Refuses constants that no scale holds.
     fn finite(&self, node: &Node) -> Checked {
+        // Minus infinity excludes a score from the softmax that reads it.
+        let masks = node.op_type == "Add" && self.only_softmax_reads(node.output());
+        let fits = |value: f32| value.is_finite() || masks && value == f32::NEG_INFINITY;
         let infinite = |name: &&String| {
             let constant = self.graph.initializers.get(*name);
-            constant.is_some_and(|tensor| !tensor.to_f32().iter().all(|value| value.is_finite()))
+            constant.is_some_and(|tensor| !tensor.to_f32().into_iter().all(fits))
         };
         match node.inputs.iter().find(infinite) {
             Some(name) => Err(format!("its constant `{name}` holds values that are not finite")),
             None => Ok(()),
         }
+    }
+
+    /// Whether nothing but a Softmax reads a value, perhaps after the sum with another mask.
+    fn only_softmax_reads(&self, value: &str) -> bool {
+        let mut readers = self.graph.nodes.iter().filter(|node| node.inputs.iter().any(|name| name == value));
+        !self.graph.is_output(value)
+            && match (readers.next(), readers.next()) {
+                (Some(reader), None) if reader.op_type == "Add" => self.only_softmax_reads(reader.output()),
+                (Some(reader), None) => reader.op_type == "Softmax",
+                _ => false,
+            }
     }
 
     /// Refuses to join or reduce the samples of a batch.
