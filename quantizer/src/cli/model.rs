@@ -123,9 +123,9 @@ fn signature(image: &[u8]) -> Result<Graph, equant_runtime::Error> {
     let value = |name: String, record: TensorRecord| {
         let mut shape: Vec<usize> = record.shape().iter().map(|&size| size as usize).collect();
         if record.flags & LOGICAL_NCHW != 0
-            && let [_, h, w, c] = shape[..]
+            && let Some(axes) = shape.get_mut(1..)
         {
-            shape[1..].copy_from_slice(&[c, h, w]);
+            axes.rotate_right(1);
         }
         ValueInfo { name, dtype: DataType::F32, shape: Some(shape.into_iter().map(Dim::Known).collect()) }
     };

@@ -189,7 +189,9 @@ impl Program {
             | OpKind::Lut
             | OpKind::Requantize
             | OpKind::Softmax
-            | OpKind::LayerNorm => (0..inputs.len()).filter(|&i| self.may_take_over(inputs[i], output)).collect(),
+            | OpKind::LogSoftmax
+            | OpKind::LayerNorm
+            | OpKind::RmsNorm => (0..inputs.len()).filter(|&i| self.may_take_over(inputs[i], output)).collect(),
             _ => Vec::new(),
         };
         let name = name.to_owned();

@@ -1,6 +1,6 @@
 //! From nodes to operators that have gradients.
 
-use candle_core::Tensor as Value;
+use candle_core::{D, Tensor as Value};
 
 use super::Error;
 use super::conv::Conv;
@@ -23,6 +23,8 @@ pub(super) enum Operator {
     Product,
     Unary(Unary),
     Softmax(Softmax),
+    /// Of the last axis.
+    LogSoftmax,
     LayerNorm(LayerNorm),
     Pool(Pool),
     /// Means over axes; whether they stay with size 1.
@@ -92,7 +94,11 @@ impl Maker<'_> {
             "Gemm" => self.gemm()?,
             "MatMul" => self.matmul()?,
             "Softmax" => Operator::Softmax(Softmax { row: self.last_axis(-1)? }),
-            "LayerNormalization" => self.layer_norm()?,
+            "LogSoftmax" => {
+                self.last_axis(-1)?;
+                Operator::LogSoftmax
+            }
+            "LayerNormalization" | "RMSNormalization" => self.layer_norm()?,
             "MaxPool" => self.pool(Kind::Max)?,
             "AveragePool" => match node.int("count_include_pad", 0) {
                 0 => self.pool(Kind::Mean)?,
@@ -234,7 +240,8 @@ impl Maker<'_> {
         if scales.len() != row || shifts.len() != row {
             return Err(format!("{} scales and {} shifts for rows of {row}", scales.len(), shifts.len()));
         }
-        Ok(Operator::LayerNorm(LayerNorm { scales, shifts, epsilon: self.node.float("epsilon", 1e-5) }))
+        let centred = self.node.op_type == "LayerNormalization";
+        Ok(Operator::LayerNorm(LayerNorm { centred, scales, shifts, epsilon: self.node.float("epsilon", 1e-5) }))
     }
 
     fn mean(&self) -> Result<Operator, String> {
@@ -342,6 +349,11 @@ impl Operator {
             Self::Product => x(0)?.apply_op2(x(1)?, Product),
             Self::Unary(unary) => x(0)?.apply_op1(unary.clone()),
             Self::Softmax(softmax) => x(0)?.apply_op1(softmax.clone()),
+            Self::LogSoftmax => {
+                // A shift of all elements changes nothing, so the largest needs no gradient.
+                let shifted = x(0)?.broadcast_sub(&x(0)?.max_keepdim(D::Minus1)?.detach())?;
+                shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
+            }
             Self::LayerNorm(norm) => x(0)?.apply_op1(norm.clone()),
             Self::Pool(pool) => x(0)?.apply_op1(pool.clone()),
             Self::Mean(axes, true) => x(0)?.mean_keepdim(&axes[..]),

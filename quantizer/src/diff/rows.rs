@@ -59,20 +59,22 @@ impl CustomOp1 for Softmax {
     }
 }
 
-/// Layer normalization over rows, with constant scales and shifts.
+/// Layer or root mean square normalization over rows, with constant scales and shifts.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct LayerNorm {
+    /// Whether the mean is taken off.
+    pub(super) centred: bool,
     pub(super) scales: Vec<f32>,
     pub(super) shifts: Vec<f32>,
     pub(super) epsilon: f32,
 }
 
 impl LayerNorm {
-    /// Mean and reciprocal standard deviation of a row.
+    /// Mean (or zero) and reciprocal standard deviation of a row.
     #[inline(always)]
     fn moments(&self, x: &[f32]) -> (f32, f32) {
         let n = x.len() as f32;
-        let mean = sum(x) / n;
+        let mean = if self.centred { sum(x) / n } else { 0.0 };
         let mut lanes = simd::Lanes::ZERO;
         lanes.add2(x, x, |x, _| (x - mean) * (x - mean));
         (mean, 1.0 / (lanes.sum() / n + self.epsilon).sqrt())
@@ -95,7 +97,8 @@ impl LayerNorm {
         out
     }
 
-    /// With `h = g · scale` and `x̂` the normalized row: `dx = rate (h − mean h − x̂ mean(h x̂))`.
+    /// With `h = g · scale` and `x̂` the normalized row: `dx = rate (h − mean h − x̂ mean(h x̂))`, without the mean of `h` about
+    /// zero.
     fn backward(&self, x: &[f32], g: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; x.len()];
         let row = self.scales.len();
@@ -107,7 +110,8 @@ impl LayerNorm {
                     let (mean, rate) = self.moments(x);
                     normalized.iter_mut().zip(x).for_each(|(n, &x)| *n = (x - mean) * rate);
                     dx.iter_mut().zip(g.iter().zip(&self.scales)).for_each(|(h, (&g, &scale))| *h = g * scale);
-                    let (mean_h, mean_hx) = (sum(dx) / row as f32, dot(dx, &normalized) / row as f32);
+                    let mean_h = if self.centred { sum(dx) / row as f32 } else { 0.0 };
+                    let mean_hx = dot(dx, &normalized) / row as f32;
                     for (h, &n) in dx.iter_mut().zip(&normalized) {
                         *h = rate * (*h - mean_h - n * mean_hx);
                     }

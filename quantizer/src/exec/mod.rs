@@ -21,6 +21,7 @@ pub use plan::{OpProfile, PlanRunner, RawOutput};
 
 use crate::data::Batch;
 use crate::graph::Graph;
+use crate::passes::rms_norm;
 
 /// What runs a float graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,7 +58,8 @@ trait Single: Send + Sync {
 ///
 /// A value is not in the graph; the backend is not available, or refuses the graph.
 pub fn runner(graph: &Graph, outputs: &[String], backend: Backend) -> Result<Box<dyn Runner>, Error> {
-    let selection = select::select(graph, outputs)?;
+    let mut selection = select::select(graph, outputs)?;
+    rms_norm::expand(&mut selection.graph);
     let single = match selection.graph.outputs.is_empty() {
         // Everything asked for is an input or a constant.
         true => None,

@@ -3,6 +3,7 @@
 //! The graph records faithfully what the file says (operator type, attributes, initializers);
 //! what is unsupported is decided by later stages, with the node's name.
 
+pub(crate) mod einsum;
 pub mod eval;
 pub mod interpolation;
 pub mod movement;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::einsum::Equation;
 use super::eval::{self, normalize_axis};
 use super::interpolation::Interpolation;
 use super::{DataType, Dim, Graph, Node, Tensor, movement};
@@ -376,6 +377,18 @@ impl Context<'_> {
                 self.like([&x[..2], &vec![1; x.len() - 2]].concat())
             }
             "Gemm" => self.gemm(),
+            "Attention" => self.attention(),
+            "Einsum" => {
+                let equation = node.string("equation").ok_or("no equation")?;
+                let shapes: Vec<&[usize]> = (0..node.inputs.len()).map(|i| self.shape(i)).collect::<Result<_, _>>()?;
+                let shape = Equation::parse(equation).and_then(|equation| equation.shape(&shapes));
+                self.like(shape.ok_or_else(|| {
+                    format!(
+                        "equation `{equation}` of shapes {shapes:?}: only letters, each once in a term, are supported"
+                    )
+                })?)
+            }
+            "IsNaN" => Ok(vec![TensorType { dtype: DataType::Bool, shape: self.shape(0)?.to_vec() }]),
             "MatMul" => self.matmul(),
             "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" | "PRelu" | "Mod" => {
                 let mut shape = self.shape(0)?.to_vec();
@@ -401,6 +414,9 @@ impl Context<'_> {
             | "Softmax"
             | "LogSoftmax"
             | "LayerNormalization"
+            | "RMSNormalization"
+            | "LpNormalization"
+            | "MeanVarianceNormalization"
             | "BatchNormalization"
             | "InstanceNormalization"
             | "GroupNormalization"
@@ -627,6 +643,22 @@ impl Context<'_> {
             }
         }
         self.like(vec![m, n])
+    }
+
+    /// The first output alone.
+    fn attention(&self) -> Result<Vec<TensorType>, String> {
+        let (q, v) = (self.shape(0)?, self.shape(2)?);
+        match (q, v) {
+            (&[n, rows, _], &[_, _, width]) => {
+                let heads = |name: &str| usize::try_from(self.node.int(name, 0)).ok().filter(|&heads| heads > 0);
+                let (Some(q_heads), Some(heads)) = (heads("q_num_heads"), heads("kv_num_heads")) else {
+                    return Err("operands of rank 3 need q_num_heads and kv_num_heads".into());
+                };
+                self.like(vec![n, rows, width / heads * q_heads])
+            }
+            (&[n, heads, rows, _], &[_, _, _, depth]) => self.like(vec![n, heads, rows, depth]),
+            _ => Err(format!("operands {q:?} and {v:?} must have rank 3 or 4")),
+        }
     }
 
     fn matmul(&self) -> Result<Vec<TensorType>, String> {

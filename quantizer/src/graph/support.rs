@@ -161,6 +161,15 @@ impl Check<'_> {
         }
         match node.op_type.as_str() {
             "Conv" | "ConvTranspose" => self.conv(node),
+            "Attention" => Err(
+                "with a cache of keys and values, a soft cap, a mask of booleans computed by the model, or more outputs than \
+                 the first, it is not supported"
+                    .into(),
+            ),
+            "Einsum" => Err(
+                "only transpositions, and products of two operands that are a MatMul after transposition, are supported"
+                    .into(),
+            ),
             "Gemm" => self.gemm(node),
             "MatMul" => self.matmul(node),
             "Add" | "Mul" => self.finite(node),
@@ -169,8 +178,8 @@ impl Check<'_> {
                 true => Ok(()),
                 false => Err("bounds must be constants".into()),
             },
-            "Softmax" => self.last_axis(node, node.int("axis", -1)),
-            "LayerNormalization" => {
+            "Softmax" | "LogSoftmax" => self.last_axis(node, node.int("axis", -1)),
+            "LayerNormalization" | "RMSNormalization" => {
                 self.weights(node, 1, "scales")?;
                 if node.input(2).is_some() {
                     self.weights(node, 2, "shifts")?;
@@ -228,9 +237,6 @@ impl Check<'_> {
     }
 
     fn gemm(&self, node: &Node) -> Checked {
-        if node.int("transA", 0) != 0 {
-            return Err("transA = 1 is not supported".into());
-        }
         let weights = self.weights(node, 1, "weights")?;
         let [outputs, _] = weights.shape[..] else {
             return Err(format!("weights of shape {:?}: only rank 2 is supported", weights.shape));
@@ -245,21 +251,22 @@ impl Check<'_> {
     }
 
     fn matmul(&self, node: &Node) -> Checked {
-        if self.constant(node, 0).is_some() {
-            return Err("a constant first operand is not supported; swap and transpose the operands".into());
-        }
         match self.constant(node, 1) {
-            Some(weights) if weights.shape.len() != 2 => {
-                Err(format!("constant weights of shape {:?}: only rank 2 is supported", weights.shape))
-            }
+            Some(weights) if weights.shape.len() != 2 => Err(format!(
+                "constant weights of shape {:?}: their leading axes must all have the sizes of the other operand's, or all \
+                 stand where that has size 1",
+                weights.shape
+            )),
             Some(_) => Ok(()),
             None => {
                 let (Some(a), Some(b)) = (self.shape(node, 0), self.shape(node, 1)) else { return Ok(()) };
-                let batches = |shape: &[usize]| shape.iter().rev().skip(2).product::<usize>();
-                if a.len() < 2 || b.len() < 2 || batches(a) != batches(b) {
-                    return Err(format!("operands {a:?} and {b:?}: batches must be equal"));
+                // Both have rows and columns, and batches that broadcast: shapes were inferred.
+                let batches = eval::broadcast(&a[..a.len().saturating_sub(2)], &b[..b.len().saturating_sub(2)]);
+                let large = batches.unwrap_or_default().into_iter().filter(|&size| size > 1).count();
+                match large {
+                    0..=2 => Ok(()),
+                    _ => Err(format!("operands {a:?} and {b:?}: at most two batch axes are supported")),
                 }
-                Ok(())
             }
         }
     }
@@ -281,14 +288,28 @@ impl Check<'_> {
 
     /// Refuses constants that no scale holds.
     fn finite(&self, node: &Node) -> Checked {
+        // Minus infinity excludes a score from the softmax that reads it.
+        let masks = node.op_type == "Add" && self.only_softmax_reads(node.output());
+        let fits = |value: f32| value.is_finite() || masks && value == f32::NEG_INFINITY;
         let infinite = |name: &&String| {
             let constant = self.graph.initializers.get(*name);
-            constant.is_some_and(|tensor| !tensor.to_f32().iter().all(|value| value.is_finite()))
+            constant.is_some_and(|tensor| !tensor.to_f32().into_iter().all(fits))
         };
         match node.inputs.iter().find(infinite) {
             Some(name) => Err(format!("its constant `{name}` holds values that are not finite")),
             None => Ok(()),
         }
+    }
+
+    /// Whether nothing but a Softmax reads a value, perhaps after the sum with another mask.
+    fn only_softmax_reads(&self, value: &str) -> bool {
+        let mut readers = self.graph.nodes.iter().filter(|node| node.inputs.iter().any(|name| name == value));
+        !self.graph.is_output(value)
+            && match (readers.next(), readers.next()) {
+                (Some(reader), None) if reader.op_type == "Add" => self.only_softmax_reads(reader.output()),
+                (Some(reader), None) => reader.op_type == "Softmax",
+                _ => false,
+            }
     }
 
     /// Refuses to join or reduce the samples of a batch.

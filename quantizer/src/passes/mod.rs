@@ -4,24 +4,37 @@
 //! model, [`prepare_quantized`] over a file that holds QuantizeLinear and DequantizeLinear already.
 
 mod affine;
+mod attention;
+mod avg_pool;
 mod batch_norm;
 mod clip;
 mod constants;
 mod conv_transpose;
+mod einsum;
 mod floats;
 mod fold;
 mod gemm;
+mod heads;
 mod identity;
+mod last_axis;
 mod layer_norm;
+mod lift;
+mod mask;
+mod matmul;
+mod normalize;
 mod opset;
 mod reduce;
+mod rewrite;
+pub(crate) mod rms_norm;
 mod shapes;
+#[cfg(test)]
+pub(crate) mod testing;
 mod variadic;
 
 use std::collections::BTreeMap;
 
 use crate::graph::shape::ShapeError;
-use crate::graph::{Dim, Graph, Tensor};
+use crate::graph::{Dim, Graph, Node, Tensor};
 
 /// Sizes for symbolic dimensions, by name.
 pub type Dims = BTreeMap<String, usize>;
@@ -105,7 +118,16 @@ pub fn prepare_unbatched(graph: &mut Graph, dims: &Dims) -> Result<PassReport, E
     report.add("reductions written as sums", reduce::run(graph));
     for _ in 0..MAX_ROUNDS {
         let mut changed = cleanup(graph, &mut report);
+        changed += report.add("signals as images", lift::run(graph));
+        changed += report.add("dilated AveragePool as Conv", avg_pool::run(graph));
+        changed += report.add("Einsum as MatMul", einsum::run(graph));
+        changed += report.add("Attention written out", attention::run(graph));
+        changed += report.add("last axis", last_axis::run(graph));
+        changed += report.add("masks of scores", mask::run(graph));
+        changed += report.add("normalizations of rows", normalize::run(graph));
         changed += report.add("Gemm normalised", gemm::run(graph));
+        changed += report.add("MatMul normalised", matmul::run(graph));
+        changed += report.add("heads of attention", heads::run(graph));
         changed += report.add("ConvTranspose normalised", conv_transpose::run(graph));
         changed += report.add("BatchNormalization folded", batch_norm::run(graph));
         changed += report.add("scale and shift folded", affine::run(graph));
@@ -140,7 +162,15 @@ pub fn prepare_quantized_unbatched(graph: &mut Graph) -> PassReport {
     report.add("reductions written as sums", reduce::run(graph));
     for _ in 0..MAX_ROUNDS {
         let mut changed = cleanup(graph, &mut report);
+        changed += report.add("signals as images", lift::run(graph));
+        changed += report.add("dilated AveragePool as Conv", avg_pool::run(graph));
+        changed += report.add("Einsum as MatMul", einsum::run(graph));
+        changed += report.add("Attention written out", attention::run(graph));
+        changed += report.add("last axis", last_axis::run(graph));
+        changed += report.add("masks of scores", mask::run(graph));
+        changed += report.add("normalizations of rows", normalize::run(graph));
         changed += report.add("Gemm normalised", gemm::run(graph));
+        changed += report.add("MatMul normalised", matmul::run(graph));
         changed += report.add("ConvTranspose normalised", conv_transpose::run(graph));
         changed += report.add("Clip recognised", clip::run(graph));
         changed += report.add("LayerNormalization recognised", layer_norm::run(graph));
@@ -217,6 +247,12 @@ fn only_reader(graph: &Graph, value: &str) -> Option<usize> {
         (Some((index, node)), None) if node.inputs.iter().filter(|name| *name == value).count() == 1 => Some(index),
         _ => None,
     }
+}
+
+/// Whether something reads an output of a node besides the first: a rewrite that makes the first alone must not apply.
+fn has_more_outputs(graph: &Graph, node: &Node) -> bool {
+    let used = |name: &String| graph.is_output(name) || graph.nodes.iter().any(|node| node.inputs.contains(name));
+    node.outputs.iter().skip(1).any(|name| !name.is_empty() && used(name))
 }
 
 /// The index of the node that makes a value.

@@ -48,7 +48,8 @@ fn softmax(graph: &mut Graph) {
         let node = &graph.nodes[index];
         let shape = node.input(0).and_then(|name| two.types.get(name)).map(|kind| kind.shape.clone());
         let other = node.input(0).and_then(|name| three.types.get(name)).map(|kind| kind.shape.clone());
-        let (Some(shape), Some(other), true) = (shape, other, node.op_type == "Softmax" && node.domain.is_empty())
+        let (Some(shape), Some(other), true) =
+            (shape, other, matches!(node.op_type.as_str(), "Softmax" | "LogSoftmax") && node.domain.is_empty())
         else {
             index += 1;
             continue;
@@ -62,6 +63,7 @@ fn softmax(graph: &mut Graph) {
             index += 1;
             continue;
         }
+        let op_type = node.op_type.clone();
         let (name, source, output) = (node.name.clone(), node.inputs[0].clone(), node.output().to_owned());
         let target: Vec<i64> = shape.iter().zip(&other).map(|(&a, &b)| if a == b { a as i64 } else { 0 }).collect();
         // Copying (0) from the flattened value works for the first axis only, which is where the batch is.
@@ -72,7 +74,7 @@ fn softmax(graph: &mut Graph) {
         let nodes = [
             Node::new("Flatten", format!("{name}.flatten"), [source], [flat.clone()])
                 .with("axis", Attr::Int(axis as i64)),
-            Node::new("Softmax", name.clone(), [flat], [soft.clone()]).with("axis", Attr::Int(-1)),
+            Node::new(&op_type, name.clone(), [flat], [soft.clone()]).with("axis", Attr::Int(-1)),
             Node::new("Reshape", format!("{name}.restore"), [soft, shape], [output]),
         ];
         graph.nodes.splice(index..=index, nodes);

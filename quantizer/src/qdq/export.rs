@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::float_ranges::{self, FLOAT_RANGES};
 use super::names::Names;
 use crate::graph::{Attr, DataType, Graph, Node, Tensor};
+use crate::passes::rms_norm;
 use crate::quantize::{self, Layer, Outcome, QParams};
 
 /// The first operator set whose QuantizeLinear knows 16 and 4 bits.
@@ -69,6 +70,7 @@ pub fn export(graph: &Graph, outcome: &Outcome) -> Graph {
         export.node(graph, node);
     }
     export.out.remove_unused();
+    rms_norm::expand(&mut export.out);
     export.out
 }
 

@@ -22,6 +22,8 @@ pub(super) fn values(graph: &Graph, groups: &[Group]) -> Vec<String> {
                 | "Min"
                 | "Max"
                 | "LayerNormalization"
+                | "LogSoftmax"
+                | "RMSNormalization"
                 | "ReduceMean"
                 | "ReduceSum"
                 | "GlobalAveragePool"

@@ -140,7 +140,9 @@ fn needed(graph: &Graph, links: &Links<'_>) -> BTreeSet<String> {
 }
 
 fn is_normalized(links: &Links<'_>, node: &Node) -> bool {
-    node.input(0).and_then(|value| links.producer(value)).is_some_and(|maker| maker.op_type == "LayerNormalization")
+    node.input(0)
+        .and_then(|value| links.producer(value))
+        .is_some_and(|maker| matches!(maker.op_type.as_str(), "LayerNormalization" | "RMSNormalization"))
 }
 
 fn add(graph: &Graph, links: &Links<'_>, group: &mut Group, value: &str) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use equant_runtime::op::{
     ConstRef, Conv2dParams, ConvTranspose2dParams, DepthwiseConv2dParams, FullyConnectedParams, LayerNormParams,
-    LutParams, OpKind,
+    LutParams, OpKind, RmsNormParams,
 };
 use equant_runtime::plan::{AlignedBytes, DType, OpView, Plan, TensorRecord};
 use serde::Serialize;
@@ -192,6 +192,7 @@ pub fn multiplies(kind: &str) -> bool {
         OpKind::FullyConnectedI4,
         OpKind::MatMul,
         OpKind::MatMulSoftmax,
+        OpKind::MatMulMaskSoftmax,
         OpKind::ConvTranspose2d,
         OpKind::ConvTranspose2dI4,
     ];
@@ -239,8 +240,9 @@ pub(crate) fn constants(op: &OpView<'_>) -> Vec<(Use, ConstRef)> {
             op.weighted::<FullyConnectedParams>().map(|p| products(p.weights, p.bias, p.mantissas, p.shifts))
         }
         OpKind::Lut => op.params::<LutParams>().map(|p| vec![(Use::Tables, p.table)]),
-        OpKind::LayerNorm => {
-            op.params::<LayerNormParams>().map(|p| vec![(Use::Multipliers, p.gamma), (Use::Biases, p.beta)])
+        OpKind::LayerNorm | OpKind::RmsNorm => {
+            let params = op.params::<LayerNormParams>().or_else(|| op.params::<RmsNormParams>().map(|p| p.0));
+            params.map(|p| vec![(Use::Multipliers, p.gamma), (Use::Biases, p.beta)])
         }
         _ => None,
     };

@@ -69,11 +69,17 @@ pub enum OpKind {
     Resize2d = 24,
     /// Index of the largest or smallest element along an axis ([`ArgMaxParams`]).
     ArgMax = 25,
+    /// Root mean square normalization over the last axis ([`RmsNormParams`]).
+    RmsNorm = 26,
+    /// Softmax over the rows of a masked product of two activations ([`MatMulMaskSoftmaxParams`]).
+    MatMulMaskSoftmax = 27,
+    /// Logarithm of the softmax over the last axis ([`LogSoftmaxParams`]).
+    LogSoftmax = 28,
 }
 
 impl OpKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [OpKind; 25] = [
+    pub const ALL: [OpKind; 28] = [
         OpKind::Conv2d,
         OpKind::DepthwiseConv2d,
         OpKind::FullyConnected,
@@ -99,6 +105,9 @@ impl OpKind {
         OpKind::Div,
         OpKind::Resize2d,
         OpKind::ArgMax,
+        OpKind::RmsNorm,
+        OpKind::MatMulMaskSoftmax,
+        OpKind::LogSoftmax,
     ];
 
     /// The kind with this number.
@@ -120,6 +129,7 @@ impl OpKind {
                 | OpKind::MatMulSoftmax
                 | OpKind::ConvTranspose2d
                 | OpKind::ConvTranspose2dI4
+                | OpKind::MatMulMaskSoftmax
         )
     }
 
@@ -151,6 +161,9 @@ impl OpKind {
             OpKind::Div => "Div",
             OpKind::Resize2d => "Resize2d",
             OpKind::ArgMax => "ArgMax",
+            OpKind::RmsNorm => "RmsNorm",
+            OpKind::MatMulMaskSoftmax => "MatMulMaskSoftmax",
+            OpKind::LogSoftmax => "LogSoftmax",
         }
     }
 }
@@ -341,7 +354,7 @@ macro_rules! params {
             const KIND: OpKind = OpKind::$kind;
             const WORDS: usize = 0 $(+ <$ty as Field>::WORDS)*;
             fn write(&self, sink: &mut dyn FnMut(u32)) {
-                $(self.$field.write(sink);)*
+                $(Field::write(&self.$field, sink);)*
             }
             fn read(mut words: Words<'_>) -> Option<Self> {
                 let params = Self { $($field: Field::read(&mut words)?,)* };
@@ -562,6 +575,98 @@ params! {
         output_mantissa: i32,
         /// Shift of `1 / scale_y`.
         output_shift: i32,
+    }
+}
+
+/// As a part of [`MatMulMaskSoftmaxParams`].
+impl Field for MatMulSoftmaxParams {
+    const WORDS: usize = <Self as Params>::WORDS;
+    fn write(&self, sink: &mut dyn FnMut(u32)) {
+        Params::write(self, sink);
+    }
+    fn read(words: &mut Words<'_>) -> Option<Self> {
+        Some(Self {
+            batch: Field::read(words)?,
+            m: Field::read(words)?,
+            k: Field::read(words)?,
+            n: Field::read(words)?,
+            a_strides: Field::read(words)?,
+            b_strides: Field::read(words)?,
+            y_strides: Field::read(words)?,
+            mantissa: Field::read(words)?,
+            shift: Field::read(words)?,
+            output_mantissa: Field::read(words)?,
+            output_shift: Field::read(words)?,
+        })
+    }
+}
+
+params! {
+    /// [`MatMulSoftmaxParams`] with a mask, in two forms that may be combined.
+    ///
+    /// Row `i` of the product sees its first `visible + i` columns alone (a causal mask); the others are neither computed
+    /// nor counted, and get exactly 0. A third input is added to what is seen: column `j` has the score
+    /// `s = ⌊(acc · sum_factor + (mask[b0, b1, i, j] − zero_point_mask) · mask_factor · 2^mask_shift) / 2^factor_shift + 1/2⌋`,
+    /// saturated to 32 bits, where `acc` is the sum of products, and [`MatMulSoftmaxParams::mantissa`] is that of one step of `s` times
+    /// log2(e). The lowest number of the type of a mask that is a constant means minus infinity: `s` is the lowest number too.
+    /// Without a third input, `s = acc`.
+    MatMulMaskSoftmaxParams for MatMulMaskSoftmax {
+        /// The product, its steps and the output.
+        product: MatMulSoftmaxParams,
+        /// Columns that the first row sees, at least 1; `u32::MAX` for all.
+        visible: u32,
+        /// Strides of the mask in elements: outer batch, inner batch, row, column.
+        mask_strides: [u32; 4],
+        /// Factor of the sums, in `0..=2^30`.
+        sum_factor: i32,
+        /// Factor of the mask, in `0..=2^30`.
+        mask_factor: i32,
+        /// Bits that the factor of the mask is longer by: at most 23 for a mask of i8, 15 for one of i16, 0 for one of i32.
+        mask_shift: u32,
+        /// Fraction bits of both, in `1..=62`.
+        factor_shift: u32,
+    }
+}
+
+params! {
+    /// `y = x − max x − ln(Σ e^(x − max x))` over the last axis; any dtypes.
+    LogSoftmaxParams for LogSoftmax {
+        /// Mantissa of `scale_x · log2(e)`.
+        mantissa: i32,
+        /// Its shift.
+        shift: i32,
+        /// Mantissa of `scale_x / scale_y`.
+        step_mantissa: i32,
+        /// Its shift.
+        step_shift: i32,
+        /// Mantissa of `ln(2) / scale_y`.
+        log_mantissa: i32,
+        /// Its shift.
+        log_shift: i32,
+        /// Clamp of the output: lowest, highest.
+        clamp: [i32; 2],
+    }
+}
+
+/// `y = x / sqrt(mean(x²) + epsilon) · gamma + beta` over the last axis: [`LayerNormParams`] about zero, with `epsilon` in
+/// the units of `C·Σ(x − zero_point_x)²`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RmsNormParams(pub LayerNormParams);
+
+impl Params for RmsNormParams {
+    const KIND: OpKind = OpKind::RmsNorm;
+    const WORDS: usize = LayerNormParams::WORDS;
+    fn write(&self, sink: &mut dyn FnMut(u32)) {
+        self.0.write(sink);
+    }
+    fn read(words: Words<'_>) -> Option<Self> {
+        LayerNormParams::read(words).map(Self)
+    }
+}
+
+impl From<RmsNormParams> for LayerNormParams {
+    fn from(params: RmsNormParams) -> Self {
+        params.0
     }
 }
 

@@ -86,6 +86,6 @@ operator_set! {
     pub struct AllOperators {
         Conv2d, DepthwiseConv2d, FullyConnected, MatMul, Add, Mul, Lut, Softmax, LayerNorm, AvgPool2d, MaxPool2d,
         Transpose, Concat, Pad, Requantize, Conv2dI4, DepthwiseConv2dI4, FullyConnectedI4, MatMulSoftmax,
-        ConvTranspose2d, ConvTranspose2dI4, Take, Div, Resize2d, ArgMax,
+        ConvTranspose2d, ConvTranspose2dI4, Take, Div, Resize2d, ArgMax, RmsNorm, MatMulMaskSoftmax, LogSoftmax,
     }
 }

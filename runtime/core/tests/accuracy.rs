@@ -3,8 +3,8 @@
 mod support;
 
 use equant_runtime::op::{
-    AddParams, AvgPool2dParams, DivParams, LayerNormParams, MatMulParams, MatMulSoftmaxParams, MulParams, OpKind,
-    Params, RequantizeParams, Resize2dParams, SoftmaxParams,
+    AddParams, AvgPool2dParams, DivParams, LayerNormParams, LogSoftmaxParams, MatMulMaskSoftmaxParams, MatMulParams,
+    MatMulSoftmaxParams, MulParams, OpKind, Params, RequantizeParams, Resize2dParams, RmsNormParams, SoftmaxParams,
 };
 use equant_runtime::operator::AllOperators;
 use equant_runtime::plan::DType;
@@ -337,19 +337,68 @@ fn softmax() {
 }
 
 #[test]
+fn log_softmax() {
+    for seed in 0..400 {
+        let d = &mut draws(seed ^ 0x106);
+        let (x_dtype, y_dtype) = (dtype(d), any_dtype(d));
+        let scale_x = if x_dtype == DType::I8 { log_uniform(d, 1e-3, 1.0) } else { log_uniform(d, 1e-5, 1e-2) };
+        let scale_y = match y_dtype {
+            DType::I8 => log_uniform(d, 1e-2, 1.0),
+            DType::I16 => log_uniform(d, 1e-3, 1e-2),
+            DType::I32 => log_uniform(d, 1e-6, 1e-5),
+        };
+        let len = 1 + (d.noise() % 300) as u32;
+        let (x, y) = (Input::random(d, x_dtype, &[2, len]), output(d, y_dtype, &[2, len]));
+        let [exponent, step, log] =
+            [scale_x * core::f64::consts::LOG2_E, scale_x / scale_y, core::f64::consts::LN_2 / scale_y]
+                .map(|real| Multiplier::from_f64(real).unwrap());
+        let (mut steps, mut below) = (Vec::new(), Vec::new());
+        for row in x.differences.chunks(len as usize) {
+            let max = row.iter().copied().fold(f64::MIN, f64::max);
+            let sum: f64 = row.iter().map(|x| ((x - max) * scale_x).exp()).sum();
+            below.extend(row.iter().map(|x| (max - x) * scale_x));
+            steps.extend(row.iter().map(|x| ((x - max) * scale_x - sum.ln()) / scale_y));
+        }
+        let (low, high) = y_dtype.range();
+        let p = LogSoftmaxParams {
+            mantissa: exponent.mantissa,
+            shift: exponent.shift.into(),
+            step_mantissa: step.mantissa,
+            step_shift: step.shift.into(),
+            log_mantissa: log.mantissa,
+            log_shift: log.shift.into(),
+            clamp: [low, high],
+        };
+        let error = |i: usize| below[i] * 0.5f64.powi(30) + 0.5f64.powi(23) + f64::from(len) * 0.5f64.powi(40);
+        let bound = |i: usize, _| 0.5 + 0.5f64.powi(16) + error(i) / scale_y;
+        check(Case::new(OpKind::LogSoftmax), vec![x], |_| p, &y, &steps, bound);
+    }
+}
+
+#[test]
 fn mat_mul_softmax() {
-    for seed in 0..200 {
+    for seed in 0..400 {
+        // Every other case has a mask, and a step of the scores as the compiler chooses it.
+        let masked = seed % 2 == 1;
         let d = &mut draws(seed ^ 0x5EED);
         let (m, k, n) = (3u32, 1 + (d.noise() % 64) as u32, 1 + (d.noise() % 150) as u32);
         let (a, b) = (Input::random(d, DType::I8, &[m, k]), Input::random(d, DType::I8, &[n, k]));
         let y = Spec::new(DType::I8, &[m, n], -128);
         let (scale, scale_y) = (log_uniform(d, 1e-5, 1e-1), log_uniform(d, 1e-4, 1e-1));
-        let exponent = Multiplier::from_f64(scale * core::f64::consts::LOG2_E).unwrap();
+        let mask_dtype = dtype(d);
+        let mask = Input::random(d, mask_dtype, &[m, n]);
+        let mask_scale = if mask_dtype == DType::I8 { log_uniform(d, 1e-2, 10.0) } else { log_uniform(d, 1e-5, 1e-2) };
+        let largest = mask.differences.iter().fold(0.0f64, |largest, x| largest.max(x.abs())) * mask_scale;
+        let bound = f64::from(k) * 255.0 * 255.0 * scale + largest;
+        let step = if masked { bound.max(64.0) / f64::from(1 << 29) } else { scale };
+        let exponent = Multiplier::from_f64(step * core::f64::consts::LOG2_E).unwrap();
         let inverse = Multiplier::from_f64(1.0 / scale_y).unwrap();
         let mut steps = Vec::new();
-        for row in a.differences.chunks(k as usize) {
+        for (i, row) in a.differences.chunks(k as usize).enumerate() {
             let product = |column: &[f64]| -> f64 { row.iter().zip(column).map(|(a, b)| a * b).sum() };
-            let scores: Vec<f64> = b.differences.chunks(k as usize).map(|column| product(column) * scale).collect();
+            let added = |j: usize| if masked { mask.differences[i * n as usize + j] * mask_scale } else { 0.0 };
+            let columns = b.differences.chunks(k as usize).enumerate();
+            let scores: Vec<f64> = columns.map(|(j, column)| product(column) * scale + added(j)).collect();
             let max = scores.iter().copied().fold(f64::MIN, f64::max);
             let sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
             steps.extend(scores.iter().map(|score| (score - max).exp() / sum / scale_y));
@@ -367,9 +416,32 @@ fn mat_mul_softmax() {
             output_mantissa: inverse.mantissa,
             output_shift: inverse.shift.into(),
         };
-        let mut case = Case::new(OpKind::MatMulSoftmax);
+        let kind = if masked { OpKind::MatMulMaskSoftmax } else { OpKind::MatMulSoftmax };
+        let mut case = Case::new(kind);
         case.work(&Spec::new(DType::I32, &[n], 0));
-        check(case, vec![a, b], |_| p, &y, &steps, |_, steps| 0.5 + steps.abs() / f64::from(1 << 22));
+        if !masked {
+            check(case, vec![a, b], |_| p, &y, &steps, |_, steps| 0.5 + steps.abs() / f64::from(1 << 22));
+            continue;
+        }
+        // Factors of 30 bits, of which the mask's may be longer.
+        let shift = 29 - (scale / step).log2().floor() as i32;
+        let factor = |ratio: f64, shift: i32| (ratio * f64::from(shift).exp2()).round_ties_even() as i32;
+        let mask_shift = ((mask_scale / step * f64::from(shift).exp2()).log2() - 30.0).ceil().max(0.0) as i32;
+        let p = MatMulMaskSoftmaxParams {
+            product: p,
+            visible: u32::MAX,
+            mask_strides: [0, 0, n, 1],
+            sum_factor: factor(scale / step, shift),
+            mask_factor: factor(mask_scale / step, shift - mask_shift),
+            mask_shift: mask_shift as u32,
+            factor_shift: shift as u32,
+        };
+        // Factors are off by a half each, scores by half a step besides.
+        let off =
+            (f64::from(k) * 255.0 * 255.0 + 65536.0 * f64::from(mask_shift).exp2()) * f64::from(-shift).exp2() * 0.5;
+        let share = 2.0 * (off + 0.5) * step;
+        let bound = |_: usize, steps: f64| 0.5 + steps.abs() * (0.5f64.powi(22) + share);
+        check(case, vec![a, b, mask], |_| p, &y, &steps, bound);
     }
 }
 
@@ -391,9 +463,10 @@ fn layer_norm_bound(g: f64, count: f64, [gamma_shift, beta_shift]: [u32; 2], x_d
 }
 
 #[test]
-fn layer_norm() {
-    for seed in 0..400 {
-        let d = &mut draws(seed);
+fn layer_norm_and_rms_norm() {
+    for seed in 0..800 {
+        let about_mean = seed % 2 == 0;
+        let d = &mut draws(seed / 2);
         let (x_dtype, y_dtype) = (any_dtype(d), any_dtype(d));
         let len = [1, 2, 3, 64, 127, 200, 1024][(d.noise() % 7) as usize];
         let x = Input::random(d, x_dtype, &[2, len]);
@@ -410,7 +483,7 @@ fn layer_norm() {
         let gamma_shift = 30 - largest.log2().ceil() as u32;
         let mut steps = Vec::new();
         for row in x.differences.chunks(len as usize) {
-            let mean = row.iter().sum::<f64>() / count;
+            let mean = if about_mean { row.iter().sum::<f64>() / count } else { 0.0 };
             let squares: f64 = row.iter().map(|x| (x - mean).powi(2)).sum();
             let root = (count * squares + epsilon as f64).sqrt();
             steps.extend((0..len as usize).map(|c| count * (row[c] - mean) / root * gamma[c] + beta[c]));
@@ -428,7 +501,13 @@ fn layer_norm() {
             clamp: [low, high],
         };
         let bound = |i: usize, _| layer_norm_bound(gamma[i % len as usize], count, [gamma_shift, beta_shift], x_dtype);
-        let worst = check(Case::new(OpKind::LayerNorm), vec![x], params, &y, &steps, bound);
+        let worst = match about_mean {
+            true => check(Case::new(OpKind::LayerNorm), vec![x], params, &y, &steps, bound),
+            false => {
+                let params = |case: &mut Case| RmsNormParams(params(case));
+                check(Case::new(OpKind::RmsNorm), vec![x], params, &y, &steps, bound)
+            }
+        };
         assert!(
             y_dtype == DType::I32 || worst < 0.51,
             "{worst} steps with {len} elements of {x_dtype:?} to {y_dtype:?}"

@@ -73,6 +73,9 @@ macro_rules! conformance {
             div Div,
             resize2d Resize2d,
             arg_max ArgMax,
+            rms_norm RmsNorm,
+            mat_mul_mask_softmax MatMulMaskSoftmax,
+            log_softmax LogSoftmax,
         }
     };
 }

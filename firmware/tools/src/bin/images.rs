@@ -110,7 +110,10 @@ fn in_plan_order<'a>(sample: &'a [f32], input: &TensorRecord) -> Box<dyn Iterato
     if input.flags & LOGICAL_NCHW == 0 {
         return Box::new(sample.iter().copied());
     }
-    let [n, h, w, c] = input.dims.map(|dim| dim as usize);
+    let [n, h, w, c] = match input.dims.map(|dim| dim as usize) {
+        [n, l, c, _] if input.rank == 3 => [n, 1, l, c],
+        dims => dims,
+    };
     let plane = h * w;
     let at = move |n, pixel, c_at| sample[(n * c + c_at) * plane + pixel];
     Box::new((0..n).flat_map(move |n| (0..plane).flat_map(move |pixel| (0..c).map(move |c_at| at(n, pixel, c_at)))))

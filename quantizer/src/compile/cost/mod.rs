@@ -129,8 +129,9 @@ fn guess(kind: OpKind, macs: u64, outputs: u64) -> u64 {
         OpKind::MatMulSoftmax => (6, 70),
         OpKind::Add | OpKind::Mul => (0, 26),
         OpKind::Requantize => (0, 20),
-        OpKind::Softmax => (0, 60),
-        OpKind::LayerNorm => (5, 30),
+        OpKind::Softmax | OpKind::LogSoftmax => (0, 60),
+        OpKind::MatMulMaskSoftmax => (6, 80),
+        OpKind::LayerNorm | OpKind::RmsNorm => (5, 30),
         OpKind::AvgPool2d => (6, 40),
         OpKind::MaxPool2d | OpKind::ArgMax => (6, 6),
         // A multiplication of 32 by 64 bits for each tap.

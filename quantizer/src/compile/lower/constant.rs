@@ -341,7 +341,7 @@ impl Lowering<'_> {
     }
 
     /// A tensor in the constants.
-    fn stored(&mut self, q: QParams, memory: &[i32], view: View) -> Operand {
+    pub(super) fn stored(&mut self, q: QParams, memory: &[i32], view: View) -> Operand {
         let range = (memory.iter().copied().min().unwrap_or(0), memory.iter().copied().max().unwrap_or(0));
         let bytes = match q.dtype {
             DType::I8 => memory.iter().map(|&v| v as u8).collect(),

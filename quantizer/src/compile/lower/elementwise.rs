@@ -10,6 +10,9 @@ use crate::compile::view::View;
 use crate::graph::movement::Picks;
 use crate::graph::{Node, eval};
 
+/// How far below the largest of a row an element has no share of its softmax.
+const VANISHES: f64 = 64.0;
+
 /// The operator on real numbers.
 fn apply(op: &str, a: f64, b: f64) -> f64 {
     match op {
@@ -31,6 +34,9 @@ impl<'g> Lowering<'g> {
             return unsupported("only with two inputs");
         }
         let op = node.op_type.as_str();
+        if let Some(scores) = self.masked_scores(node, [a_name, b_name])? {
+            return self.set(node.output(), scores);
+        }
         let (a, b) = (self.value(a_name)?, self.value(b_name)?);
         match (&a, &b) {
             (Value::Const(x), Value::Const(y)) => {
@@ -203,6 +209,17 @@ impl<'g> Lowering<'g> {
 
     pub(super) fn sum_with_constant(&mut self, node: &'g Node, x: Operand, constant: &Constant) -> Lowered<()> {
         let x = self.broadcast_to(x, &constant.shape, &node.name)?;
+        let mut finite = constant.clone();
+        if constant.real.contains(&f64::NEG_INFINITY) {
+            if !self.leads_to_softmax(node.output()) {
+                return unsupported("a constant with infinite elements, unless it is a mask that a Softmax reads");
+            }
+            // Whatever the other elements are, this leaves nothing in 40 bits of the largest power.
+            let (low, high) = x.real_range();
+            let least = constant.real.iter().copied().filter(|v| v.is_finite()).fold(0.0, f64::min);
+            finite.real.iter_mut().for_each(|v| *v = v.max(least - (high - low) - VANISHES));
+        }
+        let constant = &finite;
         let constant = self.constant_operand(constant, &x)?;
         let view = x.view.clone();
         self.set_pending(node, Source::Sum(x, constant), view)

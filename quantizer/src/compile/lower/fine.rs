@@ -52,7 +52,9 @@ impl<'g> Lowering<'g> {
                 "Add" if self.window(node).is_some() => return false,
                 "Add" => 0.0,
                 "Softmax" => EXPONENT_STEP,
-                "LayerNormalization" => self.least_step(node),
+                // Its differences count as much as its powers.
+                "LogSoftmax" => 0.0,
+                "LayerNormalization" | "RMSNormalization" => self.least_step(node),
                 "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "Identity" | "Dropout" => {
                     return self.fine_readers(node.output(), floor);
                 }

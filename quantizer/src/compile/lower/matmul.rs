@@ -2,27 +2,26 @@
 
 use std::rc::Rc;
 
-use equant_runtime::op::{MatMulParams, MatMulSoftmaxParams};
-use equant_runtime::plan::DType;
+use equant_runtime::op::MatMulParams;
 
 use super::constant::Constant;
 use super::pending::Source;
-use super::{Lowered, Lowering, Operand, QParams, Reason, Value, input, multiplier, unsupported};
-use crate::compile::view::View;
+use super::{Lowered, Lowering, Operand, Reason, Value, input, multiplier, unsupported};
+use crate::compile::view::{Atom, View};
 use crate::graph::{Node, eval};
 
 /// `Σ_k a[b0, b1, i, k] · b[b0, b1, k, j]`.
 #[derive(Debug, Clone)]
 pub(super) struct Product {
-    a: Operand,
-    b: Operand,
-    batch: [usize; 2],
-    m: usize,
-    k: usize,
-    n: usize,
-    a_strides: [u32; 4],
-    b_strides: [u32; 4],
-    y_strides: [u32; 4],
+    pub(super) a: Operand,
+    pub(super) b: Operand,
+    pub(super) batch: [usize; 2],
+    pub(super) m: usize,
+    pub(super) k: usize,
+    pub(super) n: usize,
+    pub(super) a_strides: [u32; 4],
+    pub(super) b_strides: [u32; 4],
+    pub(super) y_strides: [u32; 4],
 }
 
 impl Product {
@@ -30,6 +29,35 @@ impl Product {
     pub(super) fn has_dense_rows(&self, view: &View) -> bool {
         let last = view.shape().len().saturating_sub(1);
         view.shape().last() == Some(&self.n) && self.y_strides[3] == 1 && view.stride(last) == Some(1)
+    }
+
+    /// The strides of a tensor of `shape`, which broadcasts to the output as `view` shows it, over outer batch, inner batch,
+    /// row and column. `None` where an axis of the product is not one run of the view's.
+    pub(super) fn strides_over(
+        &self,
+        view: &View,
+        shape: &[usize],
+        stride: impl Fn(usize) -> Option<usize>,
+    ) -> Option<[u32; 4]> {
+        let axes = view.axes();
+        let missing = axes.len().checked_sub(shape.len())?;
+        let sizes = [self.batch[0], self.batch[1], self.m, self.n];
+        let mut strides = [0; 4];
+        for ((strides, size), step) in strides.iter_mut().zip(sizes).zip(self.y_strides) {
+            let step = step as usize;
+            if size == 1 {
+                continue;
+            }
+            let covers = |atom: &Atom| step.is_multiple_of(atom.stride) && atom.stride * atom.size >= step * size;
+            let (axis, at) = axes.iter().enumerate().find_map(|(axis, atoms)| {
+                atoms.iter().position(|atom| atom.stride <= step && covers(atom)).map(|at| (axis, at))
+            })?;
+            let Some(axis_of) = axis.checked_sub(missing).filter(|&axis| shape[axis] > 1) else { continue };
+            let inner: usize = axes[axis][at + 1..].iter().map(|atom| atom.size).product();
+            let stride = stride(axis_of)? * inner * (step / axes[axis][at].stride);
+            *strides = u32::try_from(stride).ok()?;
+        }
+        Some(strides)
     }
 
     /// The real values the outputs can take.
@@ -189,39 +217,6 @@ impl<'g> Lowering<'g> {
         let macs = (batch[0] * batch[1] * m * k * n) as u64;
         let [a, b, y] = [a, b, y].map(|x| self.default_record(x));
         self.program.op(&params, vec![a, b], y, name, macs);
-        Ok(())
-    }
-
-    /// `factor · softmax(scale · product)` over the columns.
-    pub(super) fn emit_attention(
-        &mut self,
-        (product, scale): (&Product, f64),
-        factor: f64,
-        y: &Operand,
-        name: &str,
-    ) -> Lowered<()> {
-        let Product { a, b, batch, m, k, n, a_strides, b_strides, y_strides } = product;
-        let exponent = multiplier(a.scale * b.scale * scale * std::f64::consts::LOG2_E)?;
-        let output = multiplier(factor / f64::from(self.program.storages[y.storage].scale))?;
-        let params = MatMulSoftmaxParams {
-            batch: batch.map(|size| size as u32),
-            m: *m as u32,
-            k: *k as u32,
-            n: *n as u32,
-            a_strides: *a_strides,
-            b_strides: *b_strides,
-            y_strides: [y_strides[0], y_strides[1], y_strides[2]],
-            mantissa: exponent.mantissa,
-            shift: i32::from(exponent.shift),
-            output_mantissa: output.mantissa,
-            output_shift: i32::from(output.shift),
-        };
-        let macs = (batch[0] * batch[1] * m * k * n) as u64;
-        let sums = QParams::full(DType::I32, (a.scale * b.scale) as f32, 0);
-        let sums = self.fresh(View::row_major(&[*n]), sums, DType::I32.range());
-        let [a, b, y, sums] = [a, b, y, &sums].map(|x| self.default_record(x));
-        self.program.op(&params, vec![a, b], y, name, macs);
-        self.program.work(sums);
         Ok(())
     }
 }

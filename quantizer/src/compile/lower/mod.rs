@@ -5,6 +5,7 @@
 //! operator that is emitted only when its quantization is known, so that a following bias, scalar
 //! factor, clamp and QuantizeLinear become part of it.
 
+mod attention;
 mod constant;
 mod elementwise;
 mod extrema;
@@ -258,8 +259,8 @@ impl<'g> Lowering<'g> {
             "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" => self.binary(node),
             "BatchNormalization" => self.batch_norm(node),
             "Relu" | "Clip" => self.clamp(node),
-            "Softmax" => self.softmax(node),
-            "LayerNormalization" => self.layer_norm(node),
+            "Softmax" | "LogSoftmax" => self.softmax(node),
+            "LayerNormalization" | "RMSNormalization" => self.layer_norm(node),
             "GlobalAveragePool" | "ReduceMean" | "ReduceSum" => self.mean(node),
             "GlobalMaxPool" | "ReduceMax" | "ReduceMin" => self.extreme(node),
             "ArgMax" | "ArgMin" => self.arg_extreme(node),

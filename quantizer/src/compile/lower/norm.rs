@@ -1,8 +1,8 @@
-//! Softmax and layer normalization.
+//! Softmax, layer normalization and root mean square normalization.
 
 use std::rc::Rc;
 
-use equant_runtime::op::{LayerNormParams, SoftmaxParams};
+use equant_runtime::op::{LayerNormParams, LogSoftmaxParams, RmsNormParams, SoftmaxParams};
 
 use super::pending::Source;
 use super::{Lowered, Lowering, Operand, Reason, Value, input, multiplier, unsupported};
@@ -10,9 +10,10 @@ use crate::compile::program::Section;
 use crate::compile::view::View;
 use crate::graph::{Node, eval};
 
-/// `(x − mean) / sqrt(variance + epsilon) · gamma + beta` over the last axis.
+/// `(x − mean) / sqrt(variance + epsilon) · gamma + beta` over the last axis, or the same about zero instead of the mean.
 #[derive(Debug, Clone)]
 pub(super) struct Norm {
+    about_mean: bool,
     x: Operand,
     epsilon: f64,
     /// In the order of memory, as the shifts.
@@ -21,9 +22,10 @@ pub(super) struct Norm {
 }
 
 impl Norm {
-    /// The real values the outputs can take: a normalized element is at most `sqrt(C − 1)`.
+    /// The real values the outputs can take: a normalized element is at most `sqrt(C − 1)`, or `sqrt(C)` about zero.
     pub(super) fn real_range(&self) -> (f64, f64) {
-        let most = (self.gamma.len() as f64 - 1.0).max(0.0).sqrt();
+        let free = if self.about_mean { 1.0 } else { 0.0 };
+        let most = (self.gamma.len() as f64 - free).max(0.0).sqrt();
         self.gamma.iter().zip(&self.beta).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (gamma, beta)| {
             let reach = gamma.abs() * most;
             (low.min(beta - reach), high.max(beta + reach))
@@ -34,20 +36,17 @@ impl Norm {
 impl<'g> Lowering<'g> {
     pub(super) fn softmax(&mut self, node: &'g Node) -> Lowered<()> {
         let name = input(node, 0)?;
-        if let Value::Pending(scores) = self.value(name)?
-            && let Source::Product(product) = &scores.source
-            && scores.is_unclamped()
-            && product.has_dense_rows(&scores.view)
-            && eval::normalize_axis(node.int("axis", -1), scores.view.shape().len())
-                == scores.view.shape().len().checked_sub(1)
+        let logarithm = node.op_type == "LogSoftmax";
+        if !logarithm
+            && let Value::Pending(pending) = self.value(name)?
+            && let Some(scores) = self.attention(&pending, node)
         {
-            let source = Source::Attention(product.clone(), scores.factor);
-            return self.set_pending(node, source, scores.view.clone());
+            return self.set_pending(node, Source::Attention(Box::new(scores)), pending.view.clone());
         }
         let x = self.operand(name)?;
         let x = self.rows_of(node, x)?;
         let view = x.view.clone();
-        self.set_pending(node, Source::Softmax(x), view)
+        self.set_pending(node, if logarithm { Source::LogSoftmax(x) } else { Source::Softmax(x) }, view)
     }
 
     pub(super) fn layer_norm(&mut self, node: &'g Node) -> Lowered<()> {
@@ -64,7 +63,8 @@ impl<'g> Lowering<'g> {
         }
         let epsilon = f64::from(node.float("epsilon", 1e-5));
         let view = x.view.clone();
-        self.set_pending(node, Source::Norm(Rc::new(Norm { x, epsilon, gamma, beta })), view)
+        let about_mean = node.op_type == "LayerNormalization";
+        self.set_pending(node, Source::Norm(Rc::new(Norm { about_mean, x, epsilon, gamma, beta })), view)
     }
 
     /// An operand whose normalized (last) axis is dense in memory.
@@ -111,6 +111,32 @@ impl<'g> Lowering<'g> {
         Ok(())
     }
 
+    pub(super) fn emit_log_softmax(
+        &mut self,
+        x: &Operand,
+        factor: f64,
+        y: &Operand,
+        clamp: [i32; 2],
+        name: &str,
+    ) -> Lowered<()> {
+        let per_step = factor / f64::from(self.program.storages[y.storage].scale);
+        let exponent = multiplier(x.scale * std::f64::consts::LOG2_E)?;
+        let (step, log) = (multiplier(x.scale * per_step)?, multiplier(std::f64::consts::LN_2 * per_step)?);
+        let params = LogSoftmaxParams {
+            mantissa: exponent.mantissa,
+            shift: i32::from(exponent.shift),
+            step_mantissa: step.mantissa,
+            step_shift: i32::from(step.shift),
+            log_mantissa: log.mantissa,
+            log_shift: i32::from(log.shift),
+            clamp,
+        };
+        let depth = last_size(x);
+        let [input, output] = [self.rows_record(x, depth), self.rows_record(y, depth)];
+        self.program.op(&params, vec![input], output, name, y.view.len() as u64);
+        Ok(())
+    }
+
     pub(super) fn emit_norm(
         &mut self,
         norm: &Norm,
@@ -119,7 +145,7 @@ impl<'g> Lowering<'g> {
         clamp: [i32; 2],
         name: &str,
     ) -> Lowered<()> {
-        let Norm { x, epsilon, gamma, beta } = norm;
+        let Norm { about_mean, x, epsilon, gamma, beta } = norm;
         let per_step = factor / f64::from(self.program.storages[y.storage].scale);
         let largest = |values: &[f64]| values.iter().fold(0.0f64, |m, v| m.max((v * per_step).abs()));
         let (most_gamma, most_beta) = (largest(gamma), largest(beta));
@@ -147,7 +173,11 @@ impl<'g> Lowering<'g> {
             clamp,
         };
         let [input, output] = [self.rows_record(x, depth), self.rows_record(y, depth)];
-        self.program.op(&params, vec![input], output, name, 3 * y.view.len() as u64);
+        let work = 3 * y.view.len() as u64;
+        match about_mean {
+            true => self.program.op(&params, vec![input], output, name, work),
+            false => self.program.op(&RmsNormParams(params), vec![input], output, name, work),
+        }
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use equant_runtime::op::{AddParams, DivParams, MulParams, RequantizeParams};
 use equant_runtime::plan::DType;
 
+use super::attention::Scores;
 use super::linear::Linear;
 use super::matmul::Product;
 use super::norm::Norm;
@@ -30,9 +31,13 @@ pub(super) enum Source {
     Mean(Mean),
     /// Softmax over the last axis.
     Softmax(Operand),
-    /// Softmax over the columns of a product times a factor.
-    Attention(Product, f64),
-    /// Layer normalization over the last axis.
+    /// Its logarithm.
+    LogSoftmax(Operand),
+    /// Scores with a mask, which a Softmax alone reads.
+    Scores(Box<Scores>),
+    /// Softmax over the columns of scores.
+    Attention(Box<Scores>),
+    /// Layer or root mean square normalization over the last axis.
     Norm(Rc<Norm>),
     /// The operand itself.
     Same(Operand),
@@ -91,6 +96,12 @@ impl Pending {
         let (low, high) = match &self.source {
             Source::Linear(linear) => linear.real_range(),
             Source::Product(product) => product.real_range(),
+            Source::Scores(scores) => scores.product.real_range(),
+            Source::LogSoftmax(x) => {
+                let (low, high) = x.real_range();
+                let columns = x.view.shape().iter().rev().find(|&&size| size > 1).copied().unwrap_or(1);
+                (low - high - (columns as f64).ln(), 0.0)
+            }
             Source::Sum(a, b) => {
                 let ((a_low, a_high), (b_low, b_high)) = (a.real_range(), b.real_range());
                 (a_low + b_low, a_high + b_high)
@@ -107,7 +118,7 @@ impl Pending {
                 (-most, most)
             }
             Source::Mean(mean) => mean.real_range(),
-            Source::Softmax(_) | Source::Attention(..) => (0.0, 1.0),
+            Source::Softmax(_) | Source::Attention(_) => (0.0, 1.0),
             Source::Norm(norm) => norm.real_range(),
             Source::Same(x) => x.real_range(),
         };
@@ -120,7 +131,7 @@ impl Pending {
         let (low, high) = self.real_range();
         match &self.source {
             // The kernel's output is 8 bits wide; 255 steps hold 0..=1 exactly.
-            Source::Softmax(_) | Source::Attention(..) => QParams::full(DType::I8, (self.factor / 255.0) as f32, -128),
+            Source::Softmax(_) | Source::Attention(_) => QParams::full(DType::I8, (self.factor / 255.0) as f32, -128),
             _ => QParams::sixteen(low, high),
         }
     }
@@ -152,7 +163,7 @@ impl Lowering<'_> {
     /// that ([`Self::fine_params`]); else 16, within what calibration saw of it, with [`HEADROOM`], and otherwise, or
     /// where that is less, within the proved bound.
     pub(super) fn emit_wide(&mut self, pending: &Pending, name: &str) -> Lowered<Operand> {
-        if matches!(pending.source, Source::Softmax(_) | Source::Attention(..)) {
+        if matches!(pending.source, Source::Softmax(_) | Source::Attention(_)) {
             return self.emit(pending, None);
         }
         let normalizes = matches!(pending.source, Source::Norm(_));
@@ -210,7 +221,7 @@ impl Lowering<'_> {
                 self.emit_binary(&params, a, b, &y, name);
             }
             Source::Mean(mean) => self.emit_mean(mean, pending.factor, &y, bounds.clamp, name)?,
-            Source::Softmax(_) | Source::Attention(..) => {
+            Source::Softmax(_) | Source::Attention(_) => {
                 if !pending.is_unclamped() || q.dtype != DType::I8 {
                     // The kernel neither clamps nor writes 16 bits: a finer step first.
                     let plain = Pending { clamp: (f64::NEG_INFINITY, f64::INFINITY), ..pending.clone() };
@@ -219,11 +230,13 @@ impl Lowering<'_> {
                 }
                 match &pending.source {
                     Source::Softmax(x) => self.emit_softmax(x, pending.factor, &y, name)?,
-                    Source::Attention(product, scale) => {
-                        self.emit_attention((product, *scale), pending.factor, &y, name)?;
-                    }
+                    Source::Attention(scores) => self.emit_attention(scores, pending.factor, &y, name)?,
                     _ => {}
                 }
+            }
+            Source::LogSoftmax(x) => self.emit_log_softmax(x, pending.factor, &y, bounds.clamp, name)?,
+            Source::Scores(_) => {
+                return Err(Reason::Unsupported("scores with a mask that not only a Softmax reads".into()));
             }
             Source::Norm(norm) => self.emit_norm(norm, pending.factor, &y, bounds.clamp, name)?,
             Source::Same(_) => {}

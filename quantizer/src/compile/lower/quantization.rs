@@ -118,14 +118,28 @@ impl<'g> Lowering<'g> {
         }
     }
 
-    /// A graph input as a tensor of the plan, channels last.
+    /// A graph input as a tensor of the plan: images, and signals that are used as images, with their channels last.
     pub(super) fn input_operand(&mut self, name: &str, shape: &[usize], q: QParams) -> Lowered<Operand> {
-        // Only images have channels; other tensors lie as the model has them.
-        let view = if shape.len() == 4 { View::channels_last(shape) } else { View::row_major(shape) };
+        // Only those have channels; other tensors lie as the model has them.
+        let channels_last = shape.len() == 4 || shape.len() == 3 && self.is_signal(name);
+        let view = if channels_last { View::channels_last(shape) } else { View::row_major(shape) };
         let operand = self.fresh(view, q, q.levels);
-        let record = self.default_record(&operand);
+        let record = self.interface_record(&operand);
         let position = self.graph.inputs.iter().position(|input| input.name == name).unwrap_or(0);
         self.inputs.insert(position, record);
         Ok(operand)
+    }
+
+    /// Whether a value `[N, C, L]` is used as an image `[N, C, 1, L]`.
+    fn is_signal(&self, name: &str) -> bool {
+        let readers = self.consumers.get(name).into_iter().flatten().map(|&index| &self.graph.nodes[index]);
+        readers.into_iter().any(|node| match node.op_type.as_str() {
+            "QuantizeLinear" | "DequantizeLinear" => self.is_signal(node.output()),
+            "Unsqueeze" => {
+                let axes = node.input(1).and_then(|axes| self.graph.initializers.get(axes));
+                axes.is_some_and(|axes| axes.to_i64() == [2])
+            }
+            _ => false,
+        })
     }
 }

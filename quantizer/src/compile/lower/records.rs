@@ -48,6 +48,16 @@ impl Lowering<'_> {
         self.program.record(Record { storage: operand.storage, dims, nchw })
     }
 
+    /// The record of a graph input or output, which says where its channels lie.
+    pub(super) fn interface_record(&mut self, operand: &Operand) -> usize {
+        match operand.view.shape()[..] {
+            [n, c, l] if operand.view.is_channels_last() && !operand.view.is_row_major() => {
+                self.program.record(Record { storage: operand.storage, dims: vec![n, l, c], nchw: true })
+            }
+            _ => self.default_record(operand),
+        }
+    }
+
     /// The record `[rows, k]`, or the natural one if its last axis is `k` already.
     pub(super) fn rows_record(&mut self, operand: &Operand, k: usize) -> usize {
         let natural = self.default_record(operand);
@@ -107,7 +117,8 @@ impl Lowering<'_> {
 
     pub(super) fn output(&mut self, name: &str) -> Lowered<()> {
         let mut operand = self.operand(name)?;
-        if !(operand.view.is_row_major() || operand.view.shape().len() == 4 && operand.view.is_channels_last()) {
+        let has_channels = matches!(operand.view.shape().len(), 3 | 4);
+        if !(operand.view.is_row_major() || has_channels && operand.view.is_channels_last()) {
             let shape = operand.view.shape();
             operand = self.arranged(&operand, View::row_major(&shape), name)?;
         }
@@ -117,7 +128,7 @@ impl Lowering<'_> {
             operand = self.copied(&operand, q, name)?;
         }
         // Elements keep their order; of more than four axes a record tells no shape.
-        let record = self.default_record(&operand);
+        let record = self.interface_record(&operand);
         self.program.outputs.push(record);
         self.program.named.push(Named {
             name: name.to_owned(),

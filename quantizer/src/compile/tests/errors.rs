@@ -65,10 +65,10 @@ fn transposed_weights_along_their_inputs_are_refused() {
             false => assert!(matches!(&reasons(&net)[..], [(_, Reason::Unsupported(why))] if why.contains("inputs"))),
         }
     }
-    // One dimension, a group that does not divide, padding that leaves nothing.
+    // Three dimensions, a group that does not divide, padding that leaves nothing.
     let attrs = |name: &str, value: Attr| vec![(name.to_owned(), value)];
     for (shape, weights, attrs) in [
-        (vec![1, 4, 9], vec![4, 5, 2], vec![]),
+        (vec![1, 4, 3, 3, 3], vec![4, 5, 2, 2, 2], vec![]),
         (vec![1, 4, 3, 3], vec![4, 5, 2, 2], attrs("group", Attr::Int(3))),
         (vec![1, 4, 3, 3], vec![3, 5, 2, 2], vec![]),
         (vec![1, 4, 3, 3], vec![4, 5, 2, 2], attrs("pads", Attr::Ints(vec![2, 2, 2, 2]))),

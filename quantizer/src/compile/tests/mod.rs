@@ -1,9 +1,11 @@
 //! Small QDQ graphs, compiled, run, and compared with the definition of their operators.
 
+mod attention;
 mod errors;
 mod families;
 mod four_bits;
 mod memory;
+mod models;
 mod reference;
 mod third_party;
 
@@ -141,7 +143,10 @@ pub(super) fn compile_prepared(graph: &Graph, options: &Options) -> Result<Compi
 
 /// The position in memory of each logical element of an image flagged as `[N, C, H, W]`.
 fn logical(record: &TensorRecord) -> Vec<usize> {
-    let [n, h, w, c] = record.dims.map(|d| d as usize);
+    let [n, h, w, c] = match record.dims.map(|d| d as usize) {
+        [n, l, c, 1] if record.rank == 3 => [n, l, 1, c],
+        dims => dims,
+    };
     if record.flags & LOGICAL_NCHW == 0 {
         return (0..n * h * w * c).collect();
     }

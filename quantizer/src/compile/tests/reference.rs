@@ -126,13 +126,25 @@ fn operator(node: &Node, inputs: &[Option<&Array>], range: Option<(i32, i32)>) -
             let [gamma, beta, mean, variance] = [1, 2, 3, 4].map(|i| get(i).unwrap().data[index[1]]);
             (x.at(index) - mean) / (variance + f64::from(node.float("epsilon", 1e-5))).sqrt() * gamma + beta
         }),
-        "Softmax" | "LayerNormalization" => {
+        "RMSNormalization" => {
+            let depth = x.shape[rank - 1];
+            let epsilon = f64::from(node.float("epsilon", 1e-5));
+            Array::build(x.shape.clone(), |index| {
+                let row = (0..depth).map(|i| x.at(&[&index[..rank - 1], &[i]].concat()));
+                let mean = row.map(|v| v * v).sum::<f64>() / depth as f64;
+                x.at(index) / (mean + epsilon).sqrt() * get(1).unwrap().data[index[rank - 1]]
+            })
+        }
+        "Softmax" | "LogSoftmax" | "LayerNormalization" => {
             let depth = x.shape[rank - 1];
             let row = |index: &[usize]| -> Vec<f64> {
                 (0..depth).map(|i| x.at(&[&index[..rank - 1], &[i]].concat())).collect()
             };
             Array::build(x.shape.clone(), |index| {
                 let row = row(index);
+                if node.op_type == "LogSoftmax" {
+                    return x.at(index) - row.iter().map(|v| v.exp()).sum::<f64>().ln();
+                }
                 if node.op_type == "Softmax" {
                     return x.at(index).exp() / row.iter().map(|v| v.exp()).sum::<f64>();
                 }
@@ -239,6 +251,21 @@ fn reduce(x: &Array, axes: &[usize], keep: bool, f: fn(f64, f64) -> f64) -> Arra
 }
 
 fn conv(node: &Node, x: &Array, w: &Array, bias: Option<&Array>) -> Array {
+    if let ([n, c, l], [o, depth, k]) = (&x.shape[..], &w.shape[..]) {
+        // Of a signal: an image of one row, with one number for each axis in place of one.
+        let mut node = node.clone();
+        for (name, neutral) in [("strides", 1), ("dilations", 1), ("pads", 0)] {
+            if let Some(values) = node.ints(name) {
+                let both = values.iter().flat_map(|&v| [neutral, v]).collect();
+                node = node.with(name, crate::graph::Attr::Ints(both));
+            }
+        }
+        let image = Array { shape: vec![*n, *c, 1, *l], data: x.data.clone() };
+        let kernel = Array { shape: vec![*o, *depth, 1, *k], data: w.data.clone() };
+        let mut y = conv(&node, &image, &kernel, bias);
+        y.shape.remove(2);
+        return y;
+    }
     let window = windows(node, &x.shape[2..], &w.shape[2..]).unwrap();
     let groups = node.int("group", 1) as usize;
     let (outputs, depth) = (w.shape[0], w.shape[1]);

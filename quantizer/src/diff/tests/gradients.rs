@@ -6,6 +6,7 @@ use super::super::conv::Conv;
 use super::super::conv_transpose::ConvTranspose;
 use super::super::fake_quant::{Drop, Ends, FakeQuant};
 use super::super::matmul::{Linear, Product};
+use super::super::operator::Operator;
 use super::super::pool::{Kind, Pool};
 use super::super::rows::{LayerNorm, Softmax};
 use super::super::shift::Shift;
@@ -208,8 +209,11 @@ fn gradients_of_products() {
 #[test]
 fn gradients_of_rows() {
     check(&[variable(&[3, 11], 1)], |v| v[0].apply_op1(Softmax { row: 11 }));
-    let norm = LayerNorm { scales: numbers(20, 5), shifts: numbers(20, 6), epsilon: 1e-3 };
-    check(&[variable(&[3, 20], 1)], |v| v[0].apply_op1(norm.clone()));
+    check(&[variable(&[3, 11], 1)], |v| Operator::LogSoftmax.run(&[v[0]]));
+    for centred in [true, false] {
+        let norm = LayerNorm { centred, scales: numbers(20, 5), shifts: numbers(20, 6), epsilon: 1e-3 };
+        check(&[variable(&[3, 20], 1)], |v| v[0].apply_op1(norm.clone()));
+    }
 }
 
 #[test]

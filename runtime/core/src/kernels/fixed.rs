@@ -29,6 +29,24 @@ pub(crate) fn exp2_neg(distance: u32, multiplier: Multiplier) -> (u32, u32) {
     (mantissa as u32, exponent as u32)
 }
 
+/// Fraction bits of [`log2`].
+pub(crate) const LOG2_BITS: u32 = 27;
+
+/// `log2(x / 2^40)` with [`LOG2_BITS`] fraction bits, for `x` in `[2^40, 2^63)`, within `2^-26`: a bit for every squaring of the
+/// mantissa, which is cut to 32 bits each time.
+pub(crate) fn log2(x: u64) -> u32 {
+    let zeros = x.leading_zeros();
+    let mut mantissa = (x << (zeros & 63)) >> 32; // in [2^31, 2^32)
+    let mut log = 23u32.wrapping_sub(zeros);
+    for _ in 0..LOG2_BITS {
+        mantissa = mantissa.wrapping_mul(mantissa) >> 31;
+        let bit = mantissa >> 32;
+        mantissa >>= bit;
+        log = log << 1 | bit as u32;
+    }
+    log
+}
+
 /// `⌊sqrt(x)⌋`; bit by bit, which takes the least flash, where it is not to be fast.
 pub(crate) fn isqrt(x: u64) -> u32 {
     if cfg!(x86) {
@@ -71,6 +89,18 @@ mod tests {
             }
         }
         assert_eq!(exp2_neg(0, Multiplier::from_f64(3.0).unwrap()), (1 << 31, 0));
+    }
+
+    #[test]
+    fn log2_is_within_its_bound() {
+        assert_eq!(log2(1 << 40), 0);
+        for bit in 40..63 {
+            for part in 0..200u64 {
+                let x = (1u64 << bit) + ((1u64 << bit) / 200) * part;
+                let log = f64::from(log2(x)) / f64::from(1u32 << LOG2_BITS);
+                assert!((log - ((x as f64).log2() - 40.0)).abs() <= 0.5f64.powi(26), "{x}");
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Layer normalization over the last axis.
+//! Layer normalization and root mean square normalization over the last axis.
 
+use core::marker::PhantomData;
 use core::num::NonZeroU64;
 
 use super::fixed;
@@ -7,7 +8,7 @@ use super::memory::{self, BLOCK};
 #[cfg(x86)]
 use super::x86::{Avx2, Differences, Steps};
 use crate::error::Reason;
-use crate::op::{LayerNormParams, OpKind};
+use crate::op::{LayerNormParams, OpKind, Params, RmsNormParams};
 use crate::operator::Operator;
 use crate::plan::{DType, OpView, Plan, TensorRecord};
 
@@ -27,15 +28,42 @@ use crate::plan::{DType, OpView, Plan, TensorRecord};
 #[derive(Debug, Clone, Copy)]
 pub struct LayerNorm;
 
-/// Longest row: `C · Σx²` stays within 62 bits.
-const MAX_ROW: usize = 1 << 16;
+/// `y[c] = clamp(zero_point_y + round_half_up(d[c] / sqrt(V) · gamma[c] + beta[c]))` with
+/// `d[c] = C·(x[c] − zero_point_x)` and `V = C·Σ(x − zero_point_x)² + epsilon`, both exact: [`LayerNorm`] about zero instead
+/// of the mean (Zhang and Sennrich, "Root Mean Square Layer Normalization", NeurIPS 2019).
+///
+/// Rows have at most 32768 elements. Everything else is as for [`LayerNorm`], the bounds of the error too.
+#[derive(Debug, Clone, Copy)]
+pub struct RmsNorm;
+
+/// What differences are taken from: the mean of a row, or zero.
+trait Centre {
+    /// Whether it is the mean.
+    const MEAN: bool;
+    /// Longest row: `C · Σ(x − centre)²` stays within 62 bits.
+    const MAX_ROW: usize;
+}
+
+impl Centre for LayerNorm {
+    const MEAN: bool = true;
+    const MAX_ROW: usize = 1 << 16;
+}
+
+impl Centre for RmsNorm {
+    const MEAN: bool = false;
+    const MAX_ROW: usize = 1 << 15;
+}
+
 /// Most fraction bits of gamma beyond those of beta: their difference is one shift of 64 bits.
 const MAX_GAMMA_SHIFT: u32 = 40;
 /// Most fraction bits of beta.
 const MAX_BETA_SHIFT: u32 = 16;
 
 /// A record's geometry and constants, checked.
-struct Norm<'a> {
+struct Norm<'a, C> {
+    centre: PhantomData<C>,
+    /// The zero point of `x`.
+    zero: i32,
     len: usize,
     rows: usize,
     epsilon: u64,
@@ -46,11 +74,15 @@ struct Norm<'a> {
     clamp: [i32; 2],
 }
 
-impl<'a> Norm<'a> {
-    fn new(op: &OpView<'_>, plan: &Plan<'a>, x: &TensorRecord) -> Result<Self, Reason> {
-        let p: LayerNormParams = memory::params(op)?;
+impl<'a, C: Centre> Norm<'a, C> {
+    fn new<P: Params + Into<LayerNormParams>>(
+        op: &OpView<'_>,
+        plan: &Plan<'a>,
+        x: &TensorRecord,
+    ) -> Result<Self, Reason> {
+        let p: LayerNormParams = memory::params::<P>(op)?.into();
         let (len, rows) = memory::rows(x)?;
-        if len > MAX_ROW {
+        if len > C::MAX_ROW {
             return Err(Reason::OperatorShape);
         }
         if !(1..=MAX_BETA_SHIFT).contains(&p.beta_shift)
@@ -61,7 +93,8 @@ impl<'a> Norm<'a> {
         }
         let (gamma, beta) = (memory::constants(plan, p.gamma, len)?, memory::constants(plan, p.beta, len)?);
         let LayerNormParams { epsilon, gamma_shift, beta_shift, clamp, .. } = p;
-        Ok(Self { len, rows, epsilon, gamma, gamma_shift, beta, beta_shift, clamp })
+        let zero = x.zero_point.into();
+        Ok(Self { centre: PhantomData, zero, len, rows, epsilon, gamma, gamma_shift, beta, beta_shift, clamp })
     }
 
     fn run_row(
@@ -149,17 +182,24 @@ impl Row {
     }
 }
 
-impl Norm<'_> {
+impl<C: Centre> Norm<'_, C> {
     /// A row of at most 16 bits: exact.
     fn narrow(&self, x: &[u8], dtype: DType, start: usize) -> Option<Row> {
         let (mut sum, mut squares) = (0i64, 0u64);
+        // About zero, integers count from their zero point, and their sum is taken to be 0.
+        let zero = if C::MEAN { 0 } else { self.zero };
         memory::blocks(x, dtype, start, self.len, |block| {
             for &x in block {
+                let x = x.wrapping_sub(zero);
                 sum = sum.wrapping_add(i64::from(x));
                 squares = squares.wrapping_add(u64::from(x.unsigned_abs().wrapping_mul(x.unsigned_abs())));
             }
         })?;
         let count = self.len as i64;
+        if !C::MEAN {
+            let variance = squares.wrapping_mul(count as u64).saturating_add(self.epsilon);
+            return Some(Row { count, sum: count.wrapping_mul(zero.into()), down: 0, variance });
+        }
         // Both terms are below 2^62 and the first is not the smaller (Cauchy and Schwarz).
         let variance = squares.wrapping_mul(count as u64).wrapping_sub(sum.wrapping_mul(sum) as u64);
         Some(Row { count, sum, down: 0, variance: variance.saturating_add(self.epsilon) })
@@ -174,6 +214,9 @@ impl Norm<'_> {
                 (low, high) = (low.min(x), high.max(x));
             }
         })?;
+        if !C::MEAN {
+            sum = i64::from(self.zero).wrapping_mul(self.len as i64);
+        }
         let count = NonZeroU64::new(self.len as u64)?;
         let mut row = Row { count: self.len as i64, sum, down: 0, variance: 0 };
         // Below 2^48.
@@ -215,25 +258,49 @@ fn inverse_sqrt(variance: u64) -> (i64, u32) {
     (((1u64 << 62) / root) as i64, 40u32.wrapping_sub(half_zeros))
 }
 
+fn check<C: Centre, P: Params + Into<LayerNormParams>>(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
+    memory::check_arity(op, 1)?;
+    let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+    if x.elements() != y.elements() {
+        return Err(Reason::OperatorShape);
+    }
+    memory::check_clamp(Norm::<C>::new::<P>(op, plan, &x)?.clamp, &y)?;
+    memory::check_in_place(&x, &y)
+}
+
+fn run<C: Centre, P: Params + Into<LayerNormParams>>(
+    op: &OpView<'_>,
+    plan: &Plan<'_>,
+    arena: &mut [u8],
+) -> Result<(), Reason> {
+    let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
+    let norm = Norm::<C>::new::<P>(op, plan, &x)?;
+    for row in 0..norm.rows {
+        norm.run_row(plan, arena, [&x, &y], row.wrapping_mul(norm.len))?;
+    }
+    Ok(())
+}
+
 impl Operator for LayerNorm {
     const KIND: OpKind = OpKind::LayerNorm;
 
     fn check(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
-        memory::check_arity(op, 1)?;
-        let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
-        if x.elements() != y.elements() {
-            return Err(Reason::OperatorShape);
-        }
-        memory::check_clamp(Norm::new(op, plan, &x)?.clamp, &y)?;
-        memory::check_in_place(&x, &y)
+        check::<Self, LayerNormParams>(op, plan)
     }
 
     fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
-        let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
-        let norm = Norm::new(op, plan, &x)?;
-        for row in 0..norm.rows {
-            norm.run_row(plan, arena, [&x, &y], row.wrapping_mul(norm.len))?;
-        }
-        Ok(())
+        run::<Self, LayerNormParams>(op, plan, arena)
+    }
+}
+
+impl Operator for RmsNorm {
+    const KIND: OpKind = OpKind::RmsNorm;
+
+    fn check(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
+        check::<Self, RmsNormParams>(op, plan)
+    }
+
+    fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
+        run::<Self, RmsNormParams>(op, plan, arena)
     }
 }

@@ -20,15 +20,14 @@ use crate::plan::{DType, OpView, Plan, TensorRecord};
 pub struct MatMulSoftmax;
 
 /// A record's geometry.
-struct Attention {
-    sums: Sums,
-    y_strides: [u32; 4],
-    scales: Scales,
+pub(super) struct Attention {
+    pub(super) sums: Sums,
+    pub(super) y_strides: [u32; 4],
+    pub(super) scales: Scales,
 }
 
 impl Attention {
-    fn new(op: &OpView<'_>, [a, b]: [&TensorRecord; 2]) -> Result<Self, Reason> {
-        let p: MatMulSoftmaxParams = memory::params(op)?;
+    pub(super) fn new(p: MatMulSoftmaxParams, [a, b]: [&TensorRecord; 2]) -> Result<Self, Reason> {
         let MatMulSoftmaxParams { batch, m, k, n, a_strides, b_strides, y_strides: [outer, inner, row], .. } = p;
         let (a_zero, b_zero) = (a.zero_point.into(), b.zero_point.into());
         Ok(Self {
@@ -54,35 +53,37 @@ impl Attention {
             Some(())
         })
     }
+
+    /// Refuses tensors that the geometry does not fit: the operands, the output, and a row of sums.
+    pub(super) fn check(&self, [a, b, y, sums]: [&TensorRecord; 4]) -> Result<(), Reason> {
+        self.sums.check([a, b, y], self.y_strides)?;
+        memory::check_i8(y)?;
+        let row = self.sums.n as usize;
+        if sums.dtype != DType::I32 || memory::elements(sums) != row || row > softmax::MAX_ROW {
+            return Err(Reason::OperatorShape);
+        }
+        for input in [a, b] {
+            memory::check_disjoint(input, y)?;
+            memory::check_disjoint(input, sums)?;
+        }
+        memory::check_disjoint(y, sums)
+    }
 }
 
 impl Operator for MatMulSoftmax {
     const KIND: OpKind = OpKind::MatMulSoftmax;
 
     fn check(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
-        if op.input_count() != 2 || op.output_count() != 2 {
-            return Err(Reason::Operator);
-        }
+        memory::check_work_arity(op, 2)?;
         let (a, b) = (plan.input(op, 0)?, plan.input(op, 1)?);
         let (y, sums) = (plan.output(op, 0)?, plan.output(op, 1)?);
-        let attention = Attention::new(op, [&a, &b])?;
-        attention.sums.check([&a, &b, &y], attention.y_strides)?;
-        memory::check_i8(&y)?;
-        let row = attention.sums.n as usize;
-        if sums.dtype != DType::I32 || memory::elements(&sums) != row || row > softmax::MAX_ROW {
-            return Err(Reason::OperatorShape);
-        }
-        for input in [&a, &b] {
-            memory::check_disjoint(input, &y)?;
-            memory::check_disjoint(input, &sums)?;
-        }
-        memory::check_disjoint(&y, &sums)
+        Attention::new(memory::params(op)?, [&a, &b])?.check([&a, &b, &y, &sums])
     }
 
     fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
         let (a, b) = (plan.input(op, 0)?, plan.input(op, 1)?);
         let (y, sums) = (plan.output(op, 0)?, plan.output(op, 1)?);
-        let attention = Attention::new(op, [&a, &b])?;
+        let attention = Attention::new(memory::params(op)?, [&a, &b])?;
         #[cfg(x86)]
         if attention.sums.fit_panels()
             && let Some(avx2) = x86::Avx2::detect()

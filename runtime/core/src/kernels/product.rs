@@ -17,6 +17,7 @@ const LANES: usize = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64"
 /// `Σ_k (a[b0, b1, i, k] − zero_point_a) · (b[b0, b1, k, j] − zero_point_b)`, exact in 32 bits.
 ///
 /// `a` and `b` are i8; sizes and strides as in [`crate::op::MatMulParams`].
+#[derive(Clone, Copy)]
 pub(super) struct Sums {
     pub(super) batch: [u32; 2],
     pub(super) m: u32,
@@ -179,7 +180,7 @@ pub(super) fn start(at: [u32; 3], strides: [u32; 4]) -> usize {
 }
 
 /// Whether the last element reached lies inside the tensor, and so every other.
-fn reaches_inside(tensor: &TensorRecord, sizes: [u32; 4], strides: [u32; 4]) -> bool {
+pub(super) fn reaches_inside(tensor: &TensorRecord, sizes: [u32; 4], strides: [u32; 4]) -> bool {
     let farthest = sizes.iter().zip(strides).try_fold(0u64, |sum, (&size, stride)| {
         sum.checked_add(u64::from(size.checked_sub(1)?).checked_mul(u64::from(stride))?)
     });

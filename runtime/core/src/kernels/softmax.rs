@@ -11,7 +11,7 @@ use super::x86::{Avx2, Powers};
 use crate::error::Reason;
 use crate::op::{OpKind, SoftmaxParams};
 use crate::operator::Operator;
-use crate::plan::{OpView, Plan, TensorRecord};
+use crate::plan::{DType, OpView, Plan, TensorRecord};
 use crate::quant::Multiplier;
 
 /// `y[c] = zero_point_y + round_half_up(e[c] / Σ e / scale_y)`, saturated, with
@@ -109,6 +109,34 @@ pub(super) fn run_row_by_quads(
     }
 }
 
+/// The largest of a row's `len` elements from `start` on, and the sum of its powers with 40 fraction bits.
+#[inline(always)]
+pub(super) fn sum_of_row(
+    input: &[u8],
+    dtype: DType,
+    [start, len]: [usize; 2],
+    exponent: Multiplier,
+) -> Option<(i32, u64)> {
+    let mut max = i32::MIN;
+    memory::blocks(input, dtype, start, len, |block| max = block.iter().fold(max, |max, &x| max.max(x)))?;
+    let mut sum = 0u64;
+    memory::blocks(input, dtype, start, len, |block| {
+        #[cfg(neon)]
+        let block = if let Some(core) = Powers::detect() {
+            let (quads, rest) = block.as_chunks();
+            sum = sum.wrapping_add(core.sum_of_powers(quads, max, exponent));
+            rest
+        } else {
+            block
+        };
+        for &x in block {
+            let (mantissa, exponent) = fixed::exp2_neg(max.wrapping_sub(x) as u32, exponent);
+            sum = sum.wrapping_add((u64::from(mantissa) << 9) >> (exponent & 63));
+        }
+    })?;
+    Some((max, sum))
+}
+
 /// One row of `len` elements, from element `x_start` of `x` to element `y_start` of `y`.
 pub(super) fn run_row(
     plan: &Plan<'_>,
@@ -128,26 +156,8 @@ pub(super) fn run_row(
         return Ok(());
     }
     let input = memory::bytes(plan, arena, x)?;
-    let mut max = i32::MIN;
-    memory::blocks(input, x.dtype, x_start, len, |block| max = block.iter().fold(max, |max, &x| max.max(x)))
-        .ok_or(Reason::OperatorShape)?;
+    let (max, sum) = sum_of_row(input, x.dtype, [x_start, len], scales.exponent).ok_or(Reason::OperatorShape)?;
     let power = |x: i32| fixed::exp2_neg(max.wrapping_sub(x) as u32, scales.exponent);
-    let mut sum = 0u64;
-    memory::blocks(input, x.dtype, x_start, len, |block| {
-        #[cfg(neon)]
-        let block = if let Some(core) = Powers::detect() {
-            let (quads, rest) = block.as_chunks();
-            sum = sum.wrapping_add(core.sum_of_powers(quads, max, scales.exponent));
-            rest
-        } else {
-            block
-        };
-        for &x in block {
-            let (mantissa, exponent) = power(x);
-            sum = sum.wrapping_add((u64::from(mantissa) << 9) >> (exponent & 63));
-        }
-    })
-    .ok_or(Reason::OperatorShape)?;
     let (q, shift) = scales.row_factor(sum);
     let zero_point = i32::from(y.zero_point);
     let (low, high) = y.range();

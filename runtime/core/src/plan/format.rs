@@ -12,7 +12,8 @@ pub const TENSOR_LEN: usize = 16;
 pub const SHAPE_LEN: usize = 16;
 /// Tensor flag: the tensor lives in the constants, not in the arena.
 pub const CONST_TENSOR: u8 = 1;
-/// Tensor flag: the tensor is stored `[N, H, W, C]` while the model's own shape is `[N, C, H, W]`.
+/// Tensor flag: the tensor is stored `[N, H, W, C]` while the model's own shape is `[N, C, H, W]`, or `[N, L, C]` while that is
+/// `[N, C, L]`.
 pub const LOGICAL_NCHW: u8 = 2;
 /// Tensor flag: the i8 elements lie in `-8..=7`: an ONNX int4 tensor, an element to a byte.
 pub const RANGE_I4: u8 = 4;

@@ -175,7 +175,7 @@ impl<'a, O: OperatorSet> Plan<'a, O> {
             };
             let scale_is_sound = tensor.scale.is_finite() && tensor.scale > 0.0;
             let flags_are_sound = tensor.flags & !(CONST_TENSOR | LOGICAL_NCHW | RANGE_I4 | RANGE_U4) == 0
-                && (tensor.flags & LOGICAL_NCHW == 0 || tensor.rank == 4)
+                && (tensor.flags & LOGICAL_NCHW == 0 || tensor.rank >= 3)
                 && match tensor.flags & (RANGE_I4 | RANGE_U4) {
                     0 => true,
                     RANGE_I4 | RANGE_U4 => tensor.dtype == DType::I8,

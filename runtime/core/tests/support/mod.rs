@@ -175,13 +175,14 @@ impl Case {
     /// Adds an input of noise, in the arena or among the constants.
     pub(crate) fn random_input(&mut self, spec: &Spec, draws: &mut Draws) {
         let bytes = draws.bytes(spec.dtype, spec.elements());
-        if draws.range(0, 7) == 7 {
-            let offset = self.builder.constant(&bytes).unwrap().offset;
-            self.inputs.push(self.builder.tensor(spec.record(offset, CONST_TENSOR)).unwrap());
-            self.offsets.push(u32::MAX);
-        } else {
-            self.input(spec, bytes);
-        }
+        if draws.range(0, 7) == 7 { self.constant_input(spec, &bytes) } else { self.input(spec, bytes) }
+    }
+
+    /// Adds an input with these bytes, among the constants.
+    pub(crate) fn constant_input(&mut self, spec: &Spec, bytes: &[u8]) {
+        let offset = self.builder.constant(bytes).unwrap().offset;
+        self.inputs.push(self.builder.tensor(spec.record(offset, CONST_TENSOR)).unwrap());
+        self.offsets.push(u32::MAX);
     }
 
     pub(crate) fn constant(&mut self, bytes: &[u8]) -> ConstRef {
@@ -359,6 +360,9 @@ pub(crate) fn case(kind: OpKind, draws: &mut Draws) -> Case {
         OpKind::LayerNorm => numeric::layer_norm(draws),
         OpKind::Requantize => numeric::requantize(draws),
         OpKind::MatMulSoftmax => numeric::mat_mul_softmax(draws),
+        OpKind::LogSoftmax => numeric::log_softmax(draws),
+        OpKind::RmsNorm => numeric::rms_norm(draws),
+        OpKind::MatMulMaskSoftmax => numeric::mat_mul_mask_softmax(draws),
         OpKind::Transpose => layouts::transpose(draws),
         OpKind::Concat => layouts::concat(draws),
         OpKind::Pad => layouts::pad(draws),

@@ -1,8 +1,8 @@
 //! Cases of matrix products, element-wise operators and normalizations.
 
 use equant_runtime::op::{
-    AddParams, DivParams, FullyConnectedParams, LayerNormParams, LutParams, MatMulParams, MatMulSoftmaxParams,
-    MulParams, OpKind, Params, RequantizeParams, SoftmaxParams,
+    AddParams, DivParams, FullyConnectedParams, LayerNormParams, LogSoftmaxParams, LutParams, MatMulMaskSoftmaxParams,
+    MatMulParams, MatMulSoftmaxParams, MulParams, OpKind, Params, RequantizeParams, RmsNormParams, SoftmaxParams,
 };
 use equant_runtime::plan::{DType, RANGE_I4, RANGE_U4};
 
@@ -78,15 +78,13 @@ pub(crate) fn mat_mul_of(draws: &mut Draws, [outer, inner]: [u32; 2], [m, k, n]:
     case.finish(&params, &y)
 }
 
-pub(crate) fn mat_mul_softmax(draws: &mut Draws) -> Case {
-    let batch = [draws.range(1, 3), draws.range(1, 3)];
-    let sizes = [draws.range(1, 5), draws.range(1, 20), draws.range(1, 70)];
-    mat_mul_softmax_of(draws, batch, sizes)
-}
-
-/// A product of these sizes, and the softmax of its rows.
-pub(crate) fn mat_mul_softmax_of(draws: &mut Draws, [outer, inner]: [u32; 2], [m, k, n]: [u32; 3]) -> Case {
-    let mut case = Case::new(OpKind::MatMulSoftmax);
+/// The operands of an attention of these sizes, its output and its parameters.
+fn attention(
+    draws: &mut Draws,
+    case: &mut Case,
+    [outer, inner]: [u32; 2],
+    [m, k, n]: [u32; 3],
+) -> (MatMulSoftmaxParams, Spec) {
     let mut a_strides = strides(draws, [outer, inner, m, k]);
     let mut b_strides = strides(draws, [outer, inner, k, n]);
     match draws.range(0, 4) {
@@ -117,6 +115,65 @@ pub(crate) fn mat_mul_softmax_of(draws: &mut Draws, [outer, inner]: [u32; 2], [m
         shift,
         output_mantissa,
         output_shift,
+    };
+    (params, y)
+}
+
+pub(crate) fn mat_mul_softmax(draws: &mut Draws) -> Case {
+    let batch = [draws.range(1, 3), draws.range(1, 3)];
+    let sizes = [draws.range(1, 5), draws.range(1, 20), draws.range(1, 70)];
+    mat_mul_softmax_of(draws, batch, sizes)
+}
+
+/// A product of these sizes, and the softmax of its rows.
+pub(crate) fn mat_mul_softmax_of(draws: &mut Draws, batch: [u32; 2], sizes: [u32; 3]) -> Case {
+    let mut case = Case::new(OpKind::MatMulSoftmax);
+    let (params, y) = attention(draws, &mut case, batch, sizes);
+    case.finish(&params, &y)
+}
+
+pub(crate) fn mat_mul_mask_softmax(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::MatMulMaskSoftmax);
+    let batch = [draws.range(1, 3), draws.range(1, 3)];
+    let sizes = [draws.range(1, 5), draws.range(1, 20), draws.range(1, 70)];
+    let (product, y) = attention(draws, &mut case, batch, sizes);
+    let MatMulSoftmaxParams { batch: [outer, inner], m, n, .. } = product;
+    let (mut mask_strides, mut most) = ([0; 4], 0);
+    if draws.flag() {
+        let dtype = draws.dtype();
+        // A mask of all rows, of one row for all, of one column, or of all batches too.
+        let (strides, len) = draws.pick(&[
+            ([0, 0, n, 1], m * n),
+            ([0, 0, 0, 1], n),
+            ([0, 0, 1, 0], m),
+            ([inner * m * n, m * n, n, 1], outer * inner * m * n),
+            ([inner * m * n, m * n, 1, m], outer * inner * m * n),
+        ]);
+        mask_strides = strides;
+        most = match dtype {
+            DType::I8 => 23,
+            DType::I16 => 15,
+            DType::I32 => 0,
+        };
+        let mask = Spec::new(dtype, &[len], draws.zero_point(dtype));
+        // The lowest number is among the bytes: it means something in constants alone.
+        let bytes = draws.bytes(dtype, len as usize);
+        if draws.flag() { case.constant_input(&mask, &bytes) } else { case.input(&mask, bytes) }
+    }
+    let mut factor = || match draws.range(0, 3) {
+        0 => 1 << 30,
+        1 => 0,
+        _ => (draws.noise() % ((1 << 30) + 1)) as i32,
+    };
+    let (sum_factor, mask_factor) = (factor(), factor());
+    let params = MatMulMaskSoftmaxParams {
+        product,
+        visible: draws.pick(&[u32::MAX, 1, 2, 7, n, u32::MAX - 1]),
+        mask_strides,
+        sum_factor,
+        mask_factor,
+        mask_shift: draws.range(0, most),
+        factor_shift: draws.pick(&[30, 20, 36, 1, 62]),
     };
     case.finish(&params, &y)
 }
@@ -227,8 +284,34 @@ pub(crate) fn softmax(draws: &mut Draws) -> Case {
     unary(draws, case, &params, [&x, &y])
 }
 
+pub(crate) fn log_softmax(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::LogSoftmax);
+    let shape = [draws.range(1, 3), draws.range(1, 150)];
+    let (x_dtype, dtype) = (draws.dtype(), draws.dtype());
+    let x = Spec::new(x_dtype, &shape, draws.zero_point(x_dtype));
+    let y = Spec::new(dtype, &shape, draws.zero_point(dtype));
+    case.random_input(&x, draws);
+    let center = draws.pick(&[3, 12, 26]);
+    let (mantissa, shift) = draws.multiplier(center);
+    let center = draws.pick(&[0, -8, 12]);
+    let (step_mantissa, step_shift) = draws.multiplier(center);
+    let center = draws.pick(&[-4, -10]);
+    let (log_mantissa, log_shift) = draws.multiplier(center);
+    let clamp = draws.clamp(dtype);
+    let params = LogSoftmaxParams { mantissa, shift, step_mantissa, step_shift, log_mantissa, log_shift, clamp };
+    unary(draws, case, &params, [&x, &y])
+}
+
 pub(crate) fn layer_norm(draws: &mut Draws) -> Case {
-    let mut case = Case::new(OpKind::LayerNorm);
+    normalization(draws, OpKind::LayerNorm, |params| params)
+}
+
+pub(crate) fn rms_norm(draws: &mut Draws) -> Case {
+    normalization(draws, OpKind::RmsNorm, RmsNormParams)
+}
+
+fn normalization<P: Params>(draws: &mut Draws, kind: OpKind, of: impl FnOnce(LayerNormParams) -> P) -> Case {
+    let mut case = Case::new(kind);
     let shape = [draws.range(1, 3), draws.range(1, 150)];
     let (x_dtype, dtype) = (draws.dtype(), draws.dtype());
     let x = Spec::new(x_dtype, &shape, draws.zero_point(x_dtype));
@@ -246,5 +329,5 @@ pub(crate) fn layer_norm(draws: &mut Draws) -> Case {
         beta_shift,
         clamp: draws.clamp(dtype),
     };
-    unary(draws, case, &params, [&x, &y])
+    unary(draws, case, &of(params), [&x, &y])
 }

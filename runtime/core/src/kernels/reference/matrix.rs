@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::normalize::softmax_row;
 use super::{Record, Tensor, multiplier, words};
-use crate::op::{FullyConnectedParams, MatMulParams, MatMulSoftmaxParams};
+use crate::op::{FullyConnectedParams, MatMulMaskSoftmaxParams, MatMulParams, MatMulSoftmaxParams};
 use crate::plan::DType;
 use crate::quant;
 
@@ -86,6 +86,46 @@ pub(super) fn mat_mul_softmax(record: &Record<'_>) -> Vec<i32> {
                 let sums = (0..p.n).map(|j| sum([&a, &b], [p.a_strides, p.b_strides], p.k, [b0, b1, i, j]));
                 let row = softmax_row(&sums.collect::<Vec<_>>(), exponent, output, &record.output());
                 let start = at(p.y_strides, [b0, b1, i]);
+                out[start..start + row.len()].copy_from_slice(&row);
+            }
+        }
+    }
+    out
+}
+
+/// Elements of `y` that no row reaches keep what the arena holds.
+pub(super) fn mat_mul_mask_softmax(record: &Record<'_>) -> Vec<i32> {
+    let p: MatMulMaskSoftmaxParams = record.params();
+    let MatMulSoftmaxParams { batch, m, k, n, a_strides, b_strides, y_strides, .. } = p.product;
+    let (a, b) = (record.input(0), record.input(1));
+    let mask = (record.op.input_count() == 3).then(|| {
+        let source = record.plan.input(record.op, 2).expect("an input");
+        (record.input(2), source.is_const().then_some(i64::from(source.dtype.range().0)))
+    });
+    let mut out = held(record);
+    let exponent = multiplier(p.product.mantissa, p.product.shift);
+    let output = multiplier(p.product.output_mantissa, p.product.output_shift);
+    let y = record.output();
+    let hidden = i32::from(y.zero_point).clamp(y.range().0, y.range().1);
+    for b0 in 0..batch[0] {
+        for b1 in 0..batch[1] {
+            for i in 0..m {
+                let seen = n.min(p.visible.saturating_add(i));
+                let scores = (0..seen).map(|j| {
+                    let acc = sum([&a, &b], [a_strides, b_strides], k, [b0, b1, i, j]);
+                    let Some((mask, excluded)) = &mask else { return acc };
+                    let element = mask.values[at(p.mask_strides, [b0, b1, i, j])];
+                    if *excluded == Some(element) {
+                        return i32::MIN.into();
+                    }
+                    let exact = i128::from(acc) * i128::from(p.sum_factor)
+                        + i128::from(element - mask.zero_point) * i128::from(p.mask_factor) * (1 << p.mask_shift);
+                    let score = (exact + (1 << (p.factor_shift - 1))) >> p.factor_shift;
+                    score.clamp(i32::MIN.into(), i32::MAX.into()) as i64
+                });
+                let row = softmax_row(&scores.collect::<Vec<_>>(), exponent, output, &y);
+                let start = at(y_strides, [b0, b1, i]);
+                out[start..start + n as usize].fill(hidden);
                 out[start..start + row.len()].copy_from_slice(&row);
             }
         }

@@ -172,5 +172,8 @@ pub fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &[u8]) -> Vec<i32> {
         OpKind::Div => elementwise::div(&record),
         OpKind::Resize2d => window::resize2d(&record),
         OpKind::ArgMax => layout::arg_max(&record),
+        OpKind::LogSoftmax => normalize::log_softmax(&record),
+        OpKind::RmsNorm => normalize::rms_norm(&record),
+        OpKind::MatMulMaskSoftmax => matrix::mat_mul_mask_softmax(&record),
     }
 }

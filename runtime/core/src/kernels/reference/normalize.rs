@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::{Record, multiplier};
 use crate::kernels::fixed;
-use crate::op::{LayerNormParams, SoftmaxParams};
+use crate::op::{LayerNormParams, LogSoftmaxParams, RmsNormParams, SoftmaxParams};
 use crate::plan::{DType, TensorRecord};
 use crate::quant::Multiplier;
 
@@ -38,15 +38,52 @@ pub(super) fn softmax_row(row: &[i64], exponent: Multiplier, output: Multiplier,
     values.map(|value| value.clamp(low.into(), high.into()) as i32).collect()
 }
 
+pub(super) fn log_softmax(record: &Record<'_>) -> Vec<i32> {
+    let p: LogSoftmaxParams = record.params();
+    let (x, y) = (record.input(0), record.output());
+    let exponent = multiplier(p.mantissa, p.shift);
+    // value / 2^bits · mantissa / 2^(31 + shift), rounded half up to 16 fraction bits.
+    let term = |value: u32, mantissa: i32, shift: i32, bits: i32| {
+        let down = 31 + shift + bits - 16;
+        let doubled = (u128::from(value) * mantissa as u128) << (1 + (-down).max(0));
+        let rounded = ((doubled >> down.max(0)) + 1) >> 1;
+        // The product is below 2^63: from there on it counts as 0.
+        if down > 63 { 0 } else { rounded.min(1 << 60) as i128 }
+    };
+    let mut out = Vec::new();
+    for row in x.values.chunks(x.last()) {
+        let max = row.iter().max().expect("rows have elements");
+        let powers = row.iter().map(|value| fixed::exp2_neg((max - value) as u32, exponent));
+        let sum: u64 = powers.map(|(m, n)| (u64::from(m) << 9) >> n).sum();
+        let log = term(fixed::log2(sum), p.log_mantissa, p.log_shift, fixed::LOG2_BITS as i32);
+        for value in row {
+            let below = term((max - value) as u32, p.step_mantissa, p.step_shift, 0) + log;
+            let value = i128::from(y.zero_point) + ((1 << 15) - below).div_euclid(1 << 16);
+            out.push(value.clamp(p.clamp[0].into(), p.clamp[1].into()) as i32);
+        }
+    }
+    out
+}
+
 pub(super) fn layer_norm(record: &Record<'_>) -> Vec<i32> {
-    let p: LayerNormParams = record.params();
+    normalized(record, record.params(), true)
+}
+
+pub(super) fn rms_norm(record: &Record<'_>) -> Vec<i32> {
+    let RmsNormParams(p) = record.params();
+    normalized(record, p, false)
+}
+
+fn normalized(record: &Record<'_>, p: LayerNormParams, about_mean: bool) -> Vec<i32> {
     let (x, y) = (record.input(0), record.output());
     let (gamma, beta) = (record.i32s(p.gamma), record.i32s(p.beta));
     let wide = record.plan.input(record.op, 0).expect("an input").dtype == DType::I32;
     let count = x.last() as i128;
     let mut out = Vec::new();
     for row in x.values.chunks(x.last()) {
-        let sum: i128 = row.iter().map(|&x| i128::from(x)).sum();
+        let mean: i128 = row.iter().map(|&x| i128::from(x)).sum();
+        // C times what differences are taken from.
+        let sum = if about_mean { mean } else { count * i128::from(x.zero_point) };
         let mut differences: Vec<i128> = row.iter().map(|&x| count * i128::from(x) - sum).collect();
         let mut epsilon = p.epsilon;
         if wide {
