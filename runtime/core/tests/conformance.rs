@@ -73,6 +73,9 @@ macro_rules! conformance {
             div Div,
             resize2d Resize2d,
             arg_max ArgMax,
+            gather Gather,
+            state State,
+            repeat Repeat,
         }
     };
 }

@@ -2,7 +2,7 @@
 
 use equant_runtime::op::{
     AddParams, DivParams, FullyConnectedParams, LayerNormParams, LutParams, MatMulParams, MatMulSoftmaxParams,
-    MulParams, OpKind, Params, RequantizeParams, SoftmaxParams,
+    MulParams, OpKind, Params, RepeatParams, RequantizeParams, SoftmaxParams,
 };
 use equant_runtime::plan::{DType, RANGE_I4, RANGE_U4};
 
@@ -247,4 +247,19 @@ pub(crate) fn layer_norm(draws: &mut Draws) -> Case {
         clamp: draws.clamp(dtype),
     };
     unary(draws, case, &params, [&x, &y])
+}
+
+/// Sums that grow, or wander, with every repetition.
+pub(crate) fn repeat(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::Repeat);
+    let dtype = draws.dtype();
+    let spec = Spec::new(dtype, &[draws.range(1, 20)], draws.zero_point(dtype));
+    for _ in 0..2 {
+        let bytes = draws.bytes(dtype, spec.elements());
+        case.input(&spec, bytes);
+    }
+    let b_factor = (draws.noise() % (1 << 28)) as i32;
+    let params = AddParams { a_factor: 1 << 30, b_factor, shift: 30, clamp: draws.clamp(dtype) };
+    let offset = case.before(&params, &spec, 0);
+    case.finish_at(&RepeatParams { len: 1, times: draws.range(1, 9) }, &spec, offset)
 }
