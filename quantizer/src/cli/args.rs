@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::exec::Backend;
+use crate::graph::state::Pair;
 use crate::metrics::Metric;
 use crate::observe::Observer;
 use crate::passes::Dims;
@@ -223,6 +224,8 @@ pub(super) struct QuantizeArgs {
     #[command(flatten)]
     pub(super) reading: ReadArgs,
     #[command(flatten)]
+    pub(super) streaming: StateArgs,
+    #[command(flatten)]
     pub(super) judge: JudgeArgs,
     #[command(flatten)]
     pub(super) exec: ExecArgs,
@@ -244,6 +247,8 @@ pub(super) struct EvalArgs {
     pub(super) limit: Option<u64>,
     #[command(flatten)]
     pub(super) reading: ReadArgs,
+    #[command(flatten)]
+    pub(super) streaming: StateArgs,
     #[command(flatten)]
     pub(super) judge: JudgeArgs,
     #[command(flatten)]
@@ -371,6 +376,8 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) reading: ReadArgs,
     #[command(flatten)]
+    pub(super) streaming: StateArgs,
+    #[command(flatten)]
     pub(super) exec: ExecArgs,
 }
 
@@ -379,6 +386,13 @@ pub(super) struct ReadArgs {
     /// How images or WAV files become samples [default: preprocess.json in their folder]
     #[arg(long, value_name = "FILE.json")]
     pub(super) preprocess: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StateArgs {
+    /// An output that is an input of the next run (may be given several times): samples are then sequences
+    #[arg(long, value_name = "OUTPUT=INPUT")]
+    pub(super) state: Vec<Pair>,
 }
 
 #[derive(Debug, Args)]

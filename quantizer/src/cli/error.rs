@@ -65,7 +65,7 @@ fn pipeline_code(error: &pipeline::Error) -> u8 {
         Error::Prepare { .. } | Error::Unsupported { .. } | Error::Compile { .. } => UNSUPPORTED,
         Error::AlreadyQuantized(_) | Error::Data(_) | Error::NoSamples(_) | Error::Plan { .. } => BAD_INPUT,
         Error::ReadFile { .. } | Error::Elastic(_) => BAD_INPUT,
-        Error::Metric { .. } | Error::Target { .. } => USAGE,
+        Error::Metric { .. } | Error::Target { .. } | Error::State { .. } => USAGE,
         Error::Quantize { source, .. } => match **source {
             quantize::Error::NotFinite { .. } | quantize::Error::ConstantNotFinite { .. } => BAD_INPUT,
             _ => UNEXPECTED,

@@ -6,6 +6,7 @@ use super::model::{Kind, Model};
 use super::output::{Output, most};
 use super::quantize::scores;
 use crate::exec::Runner;
+use crate::graph::state;
 use crate::metrics::Evaluation;
 use crate::pipeline::{self, Comparison, Progress as _, Run, evaluate};
 
@@ -15,8 +16,14 @@ pub(super) fn run(args: EvalArgs, output: &Output) -> Result<(), Failure> {
     // With a reference, sizes of dimensions are about the float model.
     let no_dims = crate::passes::Dims::new();
     let own_dims = if args.reference.is_some() && is_plan { &no_dims } else { &dims };
-    let model = Model::open(&args.model, own_dims)?;
-    let reference = args.reference.as_deref().map(|path| Model::open(path, &dims)).transpose()?;
+    let model = Model::streaming(&args.model, own_dims, &args.streaming.state)?;
+    // A QDQ file tells the states of the float model that it was made from; a plan does not know their names.
+    let told = match model.kind {
+        Kind::Quantized => state::pairs(&model.graph).map_err(Failure::Input)?,
+        _ => Vec::new(),
+    };
+    let states = if args.streaming.state.is_empty() { &told } else { &args.streaming.state };
+    let reference = args.reference.as_deref().map(|path| Model::streaming(path, &dims, states)).transpose()?;
     if let Some(reference) = &reference {
         compatible(&model, reference)?;
     }
@@ -39,6 +46,8 @@ pub(super) fn run(args: EvalArgs, output: &Output) -> Result<(), Failure> {
     subjects.push((if reference.is_some() && name == "fp32" { "model" } else { name }, &model));
     let runners: Vec<Box<dyn Runner>> =
         subjects.iter().map(|(_, model)| model.runner(backend)).collect::<Result<_, _>>()?;
+    let runners: Vec<Box<dyn Runner + '_>> =
+        runners.iter().map(|runner| pipeline::judged(&**runner, graph, metric)).collect();
     let runners: Vec<&dyn Runner> = runners.iter().map(|runner| &**runner).collect();
     let comparisons: Vec<Comparison> =
         (0..subjects.len()).map(|subject| Comparison { subject, reference: (subject > 0).then_some(0) }).collect();

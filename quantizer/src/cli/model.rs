@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use equant_runtime::plan::{AlignedBytes, LOGICAL_NCHW, MAGIC, Plan, TensorRecord};
+use equant_runtime::op::OpKind;
+use equant_runtime::plan::{AlignedBytes, DType, LOGICAL_NCHW, MAGIC, Plan, TensorRecord};
 
 use super::error::Failure;
 use crate::exec::{self, Backend, Runner};
 use crate::graph::shape::infer_partial;
+use crate::graph::state::{self, Pair, STATE};
 use crate::graph::{DataType, Dim, Graph, ValueInfo, support};
 use crate::passes::{self, Dims};
 use crate::{onnx, pipeline};
@@ -59,6 +61,15 @@ impl Model {
         Ok(Self { file, kind, graph })
     }
 
+    /// As [`Self::open`], a float model with state that it carries from run to run; the others tell theirs themselves.
+    pub(super) fn streaming(path: &Path, dims: &Dims, states: &[Pair]) -> Result<Self, Failure> {
+        let mut model = Self::open(path, dims)?;
+        if matches!(model.kind, Kind::Float) {
+            pipeline::declare(&mut model.graph, states, &model.file)?;
+        }
+        Ok(model)
+    }
+
     /// A runner for the model's outputs.
     pub(super) fn runner(&self, backend: Backend) -> Result<Box<dyn Runner>, Failure> {
         self.runner_of(&pipeline::output_names(&self.graph), backend)
@@ -67,8 +78,8 @@ impl Model {
     /// A runner for values of the model; a plan gives its outputs, whatever is asked for.
     pub(super) fn runner_of(&self, values: &[String], backend: Backend) -> Result<Box<dyn Runner>, Failure> {
         let runner = match &self.kind {
-            Kind::Float => exec::runner(&self.graph, values, backend),
-            Kind::Quantized => pipeline::quantized_runner(&self.graph, values, backend),
+            Kind::Float => pipeline::float_runner(&self.graph, values, backend),
+            Kind::Quantized => pipeline::whole_runner(&self.graph, values, backend),
             Kind::Plan(image) => exec::plan_runner(image),
         };
         runner.map_err(|source| pipeline::Error::run(&self.file, source).into())
@@ -101,7 +112,10 @@ impl Model {
         let types = infer_partial(&self.graph, 1).types;
         let shapes =
             |values: &[ValueInfo]| values.iter().map(|value| pipeline::sample_shape(&types, value)).collect::<Vec<_>>();
-        let inputs = shapes(&self.graph.inputs);
+        // Malformed metadata are told of where states are needed.
+        let given = state::given(&self.graph).unwrap_or_default();
+        let inputs: Vec<ValueInfo> = given.into_iter().filter_map(|i| self.graph.inputs.get(i).cloned()).collect();
+        let inputs = shapes(&inputs);
         match self.kind {
             // Nothing makes the outputs of a plan's graph, so no shape is inferred for them.
             Kind::Plan(_) => {
@@ -127,9 +141,16 @@ fn signature(image: &[u8]) -> Result<Graph, equant_runtime::Error> {
         {
             axes.rotate_right(1);
         }
-        ValueInfo { name, dtype: DataType::F32, shape: Some(shape.into_iter().map(Dim::Known).collect()) }
+        // Only indices come in 32 bits.
+        let dtype = if record.dtype == DType::I32 { DataType::I32 } else { DataType::F32 };
+        ValueInfo { name, dtype, shape: Some(shape.into_iter().map(Dim::Known).collect()) }
     };
     let inputs = (0..plan.input_count()).filter_map(|i| Some(value(format!("input_{i}"), plan.model_input(i)?)));
     let outputs = (0..plan.output_count()).filter_map(|i| Some(value(format!("output_{i}"), plan.model_output(i)?)));
-    Ok(Graph { inputs: inputs.collect(), outputs: outputs.collect(), ..Graph::default() })
+    let mut graph = Graph { inputs: inputs.collect(), outputs: outputs.collect(), ..Graph::default() };
+    if plan.ops().any(|op| op.kind == OpKind::State) {
+        // What it carries are none of its inputs; that it does carry something is what samples go by.
+        graph.metadata.insert(STATE.to_owned(), "[]".to_owned());
+    }
+    Ok(graph)
 }

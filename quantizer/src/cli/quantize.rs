@@ -26,6 +26,7 @@ pub(super) fn run(args: QuantizeArgs, output: &Output) -> Result<(), Failure> {
         target: args.target,
         floor_db: args.floor.0,
         dims: args.exec.dims(),
+        states: args.streaming.state.clone(),
         backend: args.exec.backend.backend(),
         threads: args.exec.threads(),
         metric: args.judge.metric.metric(),

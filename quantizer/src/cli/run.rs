@@ -27,7 +27,7 @@ struct Line<'a> {
 }
 
 pub(super) fn run(args: RunArgs, output: &Output) -> Result<(), Failure> {
-    let model = Model::open(&args.model, &args.exec.dims())?;
+    let model = Model::streaming(&args.model, &args.exec.dims(), &args.streaming.state)?;
     let image = if args.profile { model.plan()? } else { None };
     if args.profile && image.is_none() {
         return Err(Failure::Usage(format!(

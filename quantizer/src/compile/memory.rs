@@ -34,6 +34,20 @@ pub(super) fn plan(program: &Program) -> Memory {
         first[s] = first[s].min(last_op);
         last[s] = last_op;
     }
+    for &record in &program.states {
+        let s = storage(record);
+        (first[s], last[s]) = (0, last_op);
+    }
+    // What repeated operators read from outside stays for the last repetition.
+    for &(start, end) in &program.loops {
+        let is_input = |s: usize| program.inputs.iter().any(|&record| storage(record) == s);
+        for s in 0..count {
+            let before = first[s] < start || first[s] == start && is_input(s);
+            if before && last[s] >= start {
+                last[s] = last[s].max(end);
+            }
+        }
+    }
     // An output takes over the memory of an input that dies there.
     let mut home: Vec<usize> = (0..count).collect();
     let is_output = |s: usize| program.outputs.iter().any(|&record| storage(record) == s);

@@ -9,6 +9,7 @@ mod map;
 mod memory;
 mod planner;
 mod program;
+mod roll;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -85,7 +86,8 @@ impl Compiled {
 /// All nodes that cannot be compiled, with reasons.
 pub fn compile(graph: &Graph, options: &Options) -> Result<Compiled, Error> {
     limits::check(graph)?;
-    let program = lower::lower(graph, &options.keep)?;
+    let mut program = lower::lower(graph, &options.keep)?;
+    roll::roll(&mut program);
     let memory = memory::plan(&program);
     let image = emit::image(&program, &memory, options.strip_names)?;
     let map = MemoryMap::new(&program, &memory, &image);

@@ -99,6 +99,8 @@ type Write = Box<dyn Fn(&mut Builder, &[u16], &[u16], Option<&str>) -> Result<u1
 /// One operator.
 pub(super) struct Op {
     pub(super) kind: OpKind,
+    /// The words of its parameters.
+    pub(super) params: Vec<u32>,
     /// Record indices.
     pub(super) inputs: Vec<usize>,
     /// Record index.
@@ -146,6 +148,10 @@ pub(super) struct Program {
     pub(super) inputs: Vec<usize>,
     /// Records of the model's outputs.
     pub(super) outputs: Vec<usize>,
+    /// First and last of operators that are repeated, the Repeat itself being the last.
+    pub(super) loops: Vec<(usize, usize)>,
+    /// Records of what is kept from run to run.
+    pub(super) states: Vec<usize>,
     pub(super) named: Vec<Named>,
     /// What could be better about the model, in words.
     pub(super) notes: Vec<String>,
@@ -179,6 +185,8 @@ impl Program {
         macs: u64,
     ) {
         let params = *params;
+        let mut words = Vec::new();
+        params.write(&mut |word| words.push(word));
         let write: Write =
             Box::new(move |builder, inputs, outputs, name| builder.op(&params, inputs, outputs, macs, name));
         let in_place = match P::KIND {
@@ -195,7 +203,7 @@ impl Program {
             _ => Vec::new(),
         };
         let name = name.to_owned();
-        self.ops.push(Op { kind: P::KIND, inputs, output, work: None, write, name, macs, in_place });
+        self.ops.push(Op { kind: P::KIND, params: words, inputs, output, work: None, write, name, macs, in_place });
     }
 
     /// Gives the last operator memory to work in.

@@ -1,7 +1,6 @@
 //! What can be wrong with a sample file.
 
 use super::media::MediaError;
-use crate::graph::DataType;
 
 /// An error with the file it concerns.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +115,23 @@ pub enum ErrorKind {
         /// The shape of one sample.
         needed: Vec<usize>,
     },
+    /// Samples that are no sequences, for a model that carries state.
+    #[error(
+        "array `{array}` has shape {found:?}, and the model carries state, so that its samples are sequences: {needed}"
+    )]
+    Sequences {
+        /// The array.
+        array: String,
+        /// Its shape.
+        found: Vec<u64>,
+        /// The graph input it feeds, and the shape that this needs.
+        needed: String,
+    },
+    /// A folder, for a model that carries state.
+    #[error(
+        "is a folder, and the samples of a model that carries state are sequences; write an .npz of [N, steps, ...]"
+    )]
+    SequencesInFolder,
     /// No samples at all.
     #[error("array `{array}` holds no samples; give at least one, and a few hundred for calibration")]
     Empty {
@@ -158,13 +174,41 @@ pub enum ErrorKind {
         /// The value as stored.
         value: f64,
     },
-    /// The model's inputs cannot be fed with float samples.
-    #[error("input `{input}` of the model takes {dtype:?}, and only models with float inputs are supported")]
+    /// The model has an input that samples cannot be given for.
+    #[error("input `{input}` of the model: {reason}")]
     InputType {
         /// The graph input.
         input: String,
-        /// Its element type.
-        dtype: DataType,
+        /// What it is.
+        reason: String,
+    },
+    /// Indices that are not integers.
+    #[error(
+        "array `{array}` has dtype {dtype}, and input `{input}` of the model takes indices: integers, such as `x.astype('int64')`"
+    )]
+    IndexType {
+        /// The array.
+        array: String,
+        /// Its dtype as NumPy writes it.
+        dtype: String,
+        /// The graph input it feeds.
+        input: String,
+    },
+    /// An index beyond the table that the model looks it up in.
+    #[error(
+        "array `{array}`: sample {sample} holds index {value}, and the model looks up {low} to {high}; repair the sample, or          map what is unknown to a row that stands for it"
+    )]
+    Index {
+        /// The array.
+        array: String,
+        /// Index of the sample.
+        sample: usize,
+        /// The index as stored.
+        value: String,
+        /// The lowest there is.
+        low: i64,
+        /// The highest there is.
+        high: i64,
     },
     /// The shape of a sample is not known.
     #[error("the model's samples have no known shape: {0}")]

@@ -10,7 +10,13 @@
 //!   become samples.
 //!
 //! Arrays are float32, float64 (rounded to the nearest f32) or float16 (exact), finite, in C order: `[N, sample...]`
-//! where `sample` is the graph input's shape without its batch axis. Labels are integers, one per sample.
+//! where `sample` is the graph input's shape without its batch axis. For an input of integers, which a model looks rows of
+//! a table up by, they are integers of any width that name such rows. Labels are integers, one per sample.
+//!
+//! # Sequences
+//!
+//! A sample of a model that carries state ([`crate::graph::state`]) is a sequence: arrays are `[N, steps, sample...]`, one
+//! for each input but those that are state, which is zero before the first step.
 //!
 //! # Images and recordings
 //!
@@ -67,7 +73,7 @@ pub use error::{Error, ErrorKind};
 pub use media::{MediaError, MediaKind};
 
 use crate::graph::shape::{ShapeError, infer_partial};
-use crate::graph::{DataType, Dim, Graph};
+use crate::graph::{DataType, Dim, Graph, indices, state};
 use source::Source;
 
 /// A sample file that fits a model.
@@ -87,7 +93,8 @@ pub struct Batch {
     pub first: usize,
     /// Number of samples.
     pub count: usize,
-    /// For each graph input, the samples' elements one after the other: `[count, shape of one sample]`, row-major.
+    /// For each graph input, the samples' elements one after the other: `[count, shape of one sample]`, row-major. Indices
+    /// are whole numbers here, all of which an f32 holds exactly.
     pub inputs: Vec<Vec<f32>>,
 }
 
@@ -122,9 +129,19 @@ impl Samples {
     ///
     /// See [`ErrorKind`]; a description is refused where the samples are arrays.
     pub fn open_with(path: &Path, graph: &Graph, preprocess: Option<&Path>) -> Result<Self, Error> {
-        let inputs = inputs(graph).map_err(|kind| Error { file: path.display().to_string(), kind })?;
+        let at = |kind| Error { file: path.display().to_string(), kind };
+        let mut inputs = inputs(graph).map_err(at)?;
+        if state::is_streaming(graph) {
+            let steps = source::steps(path, &inputs).map_err(at)?;
+            inputs.iter_mut().for_each(|input| input.shape.insert(0, steps));
+        }
         let (source, labels) = Source::open(path, inputs, preprocess)?;
         Ok(Self { path: path.to_owned(), len: source.len, source: Arc::new(source), labels })
+    }
+
+    /// `len` samples that are in memory, for each graph input, and that came from the file at `path`.
+    pub(crate) fn of_memory(path: &Path, inputs: Vec<Vec<f32>>, len: usize) -> Self {
+        Self { path: path.to_owned(), len, source: Arc::new(Source::memory(path, inputs, len)), labels: None }
     }
 
     /// The first `count` samples, or all if there are fewer.
@@ -184,7 +201,12 @@ impl Samples {
 struct Input {
     name: String,
     shape: Vec<usize>,
+    /// Lowest and highest index, for an input of indices.
+    indices: Option<(i64, i64)>,
 }
+
+/// Largest magnitude of an index into what is not known: every integer up to there is an f32.
+const ANY_INDEX: i64 = 1 << 24;
 
 impl Input {
     fn elements(&self) -> usize {
@@ -195,10 +217,17 @@ impl Input {
 fn inputs(graph: &Graph) -> Result<Vec<Input>, ErrorKind> {
     let shapes = infer_partial(graph, 1);
     let mut inputs = Vec::new();
-    for input in &graph.inputs {
-        if input.dtype != DataType::F32 {
-            return Err(ErrorKind::InputType { input: input.name.clone(), dtype: input.dtype });
-        }
+    let given = state::given(graph).map_err(ErrorKind::InputShape)?;
+    for input in given.into_iter().filter_map(|i| graph.inputs.get(i)) {
+        let indices = match input.dtype {
+            DataType::F32 => None,
+            // A plan does not say to the host what its indices are looked up in; it checks them itself.
+            _ => Some(
+                indices::range(graph, &input.name)
+                    .map_err(|reason| ErrorKind::InputType { input: input.name.clone(), reason })?
+                    .unwrap_or((-ANY_INDEX, ANY_INDEX)),
+            ),
+        };
         let Some(kind) = shapes.types.get(&input.name) else {
             let about = |error: &&ShapeError| match error {
                 ShapeError::Input { input: name, .. } | ShapeError::TooLarge { node: name, .. } => *name == input.name,
@@ -210,7 +239,7 @@ fn inputs(graph: &Graph) -> Result<Vec<Input>, ErrorKind> {
         // The first axis is the batch, except where a single axis of known size is the sample itself.
         let whole = matches!(input.shape.as_deref(), Some([Dim::Known(_)]));
         let shape = if whole { &kind.shape[..] } else { kind.shape.get(1..).unwrap_or(&[]) };
-        inputs.push(Input { name: input.name.clone(), shape: shape.to_vec() });
+        inputs.push(Input { name: input.name.clone(), shape: shape.to_vec(), indices });
     }
     Ok(inputs)
 }

@@ -5,22 +5,30 @@ use std::io::Read;
 use half::f16;
 use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
 
+use super::Input;
 use super::error::ErrorKind;
 
 /// Element types that samples may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Float {
+enum Element {
     F16,
     F32,
     F64,
+    /// An integer of `size` bytes between two others.
+    Index {
+        size: usize,
+        signed: bool,
+        range: (i64, i64),
+    },
 }
 
-impl Float {
+impl Element {
     const fn size(self) -> usize {
         match self {
             Self::F16 => 2,
             Self::F32 => 4,
             Self::F64 => 8,
+            Self::Index { size, .. } => size,
         }
     }
 }
@@ -56,20 +64,26 @@ impl Header {
         }
     }
 
-    /// A reader of the elements as f32.
-    pub(super) fn floats(&self, array: &str) -> Result<Floats, ErrorKind> {
+    /// A reader of the elements, for a graph input, as f32.
+    pub(super) fn elements(&self, array: &str, input: &Input) -> Result<Elements, ErrorKind> {
         let (kind, size, big_endian) = self.plain();
-        let float = match (kind, size) {
-            (Some(TypeChar::Float), 2) => Float::F16,
-            (Some(TypeChar::Float), 4) => Float::F32,
-            (Some(TypeChar::Float), 8) => Float::F64,
+        let element = match (input.indices, kind, size) {
+            (Some(range), Some(TypeChar::Int), _) => Element::Index { size, signed: true, range },
+            (Some(range), Some(TypeChar::Uint), _) => Element::Index { size, signed: false, range },
+            (Some(_), ..) => {
+                let (array, input) = (array.to_owned(), input.name.clone());
+                return Err(ErrorKind::IndexType { array, dtype: self.dtype.descr(), input });
+            }
+            (None, Some(TypeChar::Float), 2) => Element::F16,
+            (None, Some(TypeChar::Float), 4) => Element::F32,
+            (None, Some(TypeChar::Float), 8) => Element::F64,
             _ => return Err(ErrorKind::SampleType { array: array.to_owned(), dtype: self.dtype.descr() }),
         };
         // With one axis or none both orders are the same.
         if self.order == Order::Fortran && self.shape.len() > 1 {
             return Err(ErrorKind::FortranOrder { array: array.to_owned() });
         }
-        Ok(Floats { array: array.to_owned(), float, big_endian, bytes: Vec::new() })
+        Ok(Elements { array: array.to_owned(), element, big_endian, bytes: Vec::new() })
     }
 
     /// All elements as labels, one per sample.
@@ -87,19 +101,10 @@ impl Header {
         // The shape was checked against the samples and the length of the file, so this is bounded by the file.
         reader.read_to_end(&mut bytes).map_err(|error| ErrorKind::Damaged(format!("array `{array}`: {error}")))?;
         let label = |(index, chunk): (usize, &[u8])| {
-            let mut wide = [0u8; 8];
-            let negative = signed && chunk.get(if big_endian { 0 } else { size - 1 }).is_some_and(|&b| b >= 128);
-            if negative {
-                wide = [255u8; 8];
-            }
-            for (slot, byte) in wide.iter_mut().zip(0..size) {
-                *slot = chunk[if big_endian { size - 1 - byte } else { byte }];
-            }
-            let value = u64::from_le_bytes(wide);
-            if !signed && value > i64::MAX as u64 {
-                return Err(ErrorKind::LabelRange { array: array.to_owned(), index, value });
-            }
-            Ok(value as i64)
+            let value = integer(chunk, signed, big_endian);
+            // Only an unsigned label of eight bytes can be too large.
+            let beyond = |_| ErrorKind::LabelRange { array: array.to_owned(), index, value: value as u64 };
+            i64::try_from(value).map_err(beyond)
         };
         let labels: Vec<i64> = bytes.chunks_exact(size).enumerate().map(label).collect::<Result<_, _>>()?;
         if labels.len() != samples {
@@ -121,16 +126,16 @@ impl Header {
     }
 }
 
-/// Turns the bytes of samples into finite f32 values.
+/// Turns the bytes of samples into finite f32 values, or into f32 that are indices.
 #[derive(Debug)]
-pub(super) struct Floats {
+pub(super) struct Elements {
     array: String,
-    float: Float,
+    element: Element,
     big_endian: bool,
     bytes: Vec<u8>,
 }
 
-impl Floats {
+impl Elements {
     /// Appends `count` samples of `elements` elements to `values`. `first` is the index of the first, for errors.
     ///
     /// float16 is exact in f32; float64 is rounded to the nearest f32.
@@ -142,29 +147,52 @@ impl Floats {
         elements: usize,
         values: &mut Vec<f32>,
     ) -> Result<(), ErrorKind> {
-        self.bytes.resize(count * elements * self.float.size(), 0);
+        self.bytes.resize(count * elements * self.element.size(), 0);
         reader
             .read_exact(&mut self.bytes)
             .map_err(|error| ErrorKind::Damaged(format!("array `{}` from sample {first} on: {error}", self.array)))?;
         let start = values.len();
         let big = self.big_endian;
-        match self.float {
-            Float::F16 => values.extend(numbers(&self.bytes, big, f16::from_le_bytes).map(f16::to_f32)),
-            Float::F32 => values.extend(numbers(&self.bytes, big, f32::from_le_bytes)),
-            Float::F64 => values.extend(numbers(&self.bytes, big, f64::from_le_bytes).map(|v| v as f32)),
+        match self.element {
+            Element::F16 => values.extend(numbers(&self.bytes, big, f16::from_le_bytes).map(f16::to_f32)),
+            Element::F32 => values.extend(numbers(&self.bytes, big, f32::from_le_bytes)),
+            Element::F64 => values.extend(numbers(&self.bytes, big, f64::from_le_bytes).map(|v| v as f32)),
+            Element::Index { size, signed, range: (low, high) } => {
+                for (at, bytes) in self.bytes.chunks_exact(size.max(1)).enumerate() {
+                    let value = integer(bytes, signed, big);
+                    if !(i128::from(low)..=i128::from(high)).contains(&value) {
+                        let (array, sample, value) =
+                            (self.array.clone(), first + at / elements.max(1), value.to_string());
+                        return Err(ErrorKind::Index { array, sample, value, low, high });
+                    }
+                    values.push(value as f32);
+                }
+                return Ok(());
+            }
         }
         match values[start..].iter().position(|v| !v.is_finite()) {
             None => Ok(()),
             Some(at) => Err(ErrorKind::NotFinite {
                 array: self.array.clone(),
                 sample: first + at / elements.max(1),
-                value: match self.float {
-                    Float::F64 => numbers(&self.bytes, big, f64::from_le_bytes).nth(at).unwrap_or(f64::NAN),
+                value: match self.element {
+                    Element::F64 => numbers(&self.bytes, big, f64::from_le_bytes).nth(at).unwrap_or(f64::NAN),
                     _ => f64::from(values[start + at]),
                 },
             }),
         }
     }
+}
+
+/// The integer that all of `bytes`, at most eight, are.
+fn integer(bytes: &[u8], signed: bool, big_endian: bool) -> i128 {
+    let highest = if big_endian { bytes.first() } else { bytes.last() };
+    let fill = if signed && highest.is_some_and(|&byte| byte >= 128) { u8::MAX } else { 0 };
+    let mut wide = [fill; 16];
+    for (slot, at) in wide.iter_mut().zip(0..bytes.len()) {
+        *slot = bytes[if big_endian { bytes.len() - 1 - at } else { at }];
+    }
+    i128::from_le_bytes(wide)
 }
 
 /// The numbers in `bytes`, each of `N` bytes.

@@ -11,7 +11,7 @@ use zip::result::ZipError;
 
 use super::batches::Emit;
 use super::media::{self, Found, Listing, Media, MediaError};
-use super::npy::{Floats, Header};
+use super::npy::{Elements, Header};
 use super::{Batch, Error, ErrorKind, Input};
 
 /// Name of the array that feeds a model with one input.
@@ -41,6 +41,57 @@ enum Form {
     Folder(Vec<PathBuf>),
     /// Images or WAV files.
     Media(Media),
+    /// What has been read or computed, for each input.
+    Memory(Vec<Vec<f32>>),
+}
+
+/// The array of an archive that feeds each input, of the arrays there are.
+fn arrays(inputs: &[Input], found: &[String]) -> Result<Vec<String>, ErrorKind> {
+    let name = |input: &Input| {
+        let array = match inputs {
+            [_] if found.iter().any(|name| name == SAMPLES) => SAMPLES,
+            [only] if !found.contains(&only.name) => SAMPLES,
+            _ => &input.name,
+        };
+        if found.iter().any(|name| name == array) {
+            return Ok(array.to_owned());
+        }
+        let found = if found.is_empty() { "no arrays".to_owned() } else { found.join(", ") };
+        Err(ErrorKind::Missing { array: array.to_owned(), found })
+    };
+    inputs.iter().map(name).collect()
+}
+
+/// The number of steps in each sequence of a sample file: the second axis of the array of the first input.
+pub(super) fn steps(path: &Path, inputs: &[Input]) -> Result<usize, ErrorKind> {
+    let input = inputs.first().ok_or_else(|| input_count(inputs))?;
+    if path.is_dir() {
+        return Err(ErrorKind::SequencesInFolder);
+    }
+    let (array, header) = match archive(path) {
+        Ok(mut archive) => {
+            let array = arrays(inputs, &names(&archive))?.swap_remove(0);
+            let header = entry(&mut archive, &array)?.0;
+            (array, header)
+        }
+        Err(ErrorKind::Read(error)) => return Err(ErrorKind::Read(error)),
+        Err(_) => (SAMPLES.to_owned(), file(path, SAMPLES)?.0),
+    };
+    match header.shape.as_slice() {
+        [_, steps, rest @ ..] if *steps > 0 && same(rest, &input.shape) => {
+            usize::try_from(*steps).map_err(|_| ErrorKind::Changed)
+        }
+        _ => {
+            let sizes: String = input.shape.iter().map(|size| format!(", {size}")).collect();
+            let needed = format!("input `{}` needs [N, steps{sizes}]", input.name);
+            Err(ErrorKind::Sequences { array, found: header.shape.clone(), needed })
+        }
+    }
+}
+
+/// The arrays of an archive.
+fn names(archive: &Archive) -> Vec<String> {
+    archive.file_names().filter_map(|n| array_name_from_file_name(&n.ok()?).map(str::to_owned)).collect()
 }
 
 impl Source {
@@ -80,25 +131,12 @@ impl Source {
 
     fn open_npz(path: &Path, inputs: Vec<Input>) -> Result<(Self, Option<Vec<i64>>), ErrorKind> {
         let mut archive = archive(path)?;
-        let found: Vec<String> =
-            archive.file_names().filter_map(|n| array_name_from_file_name(&n.ok()?).map(str::to_owned)).collect();
-        let mut arrays = Vec::new();
-        for input in &inputs {
-            let array = match &inputs[..] {
-                [_] if found.iter().any(|name| name == SAMPLES) => SAMPLES,
-                [only] if !found.contains(&only.name) => SAMPLES,
-                _ => &input.name,
-            };
-            if !found.iter().any(|name| name == array) {
-                let found = if found.is_empty() { "no arrays".to_owned() } else { found.join(", ") };
-                return Err(ErrorKind::Missing { array: array.to_owned(), found });
-            }
-            arrays.push(array.to_owned());
-        }
+        let found = names(&archive);
+        let arrays = arrays(&inputs, &found)?;
         let mut len = None;
         for (array, input) in arrays.iter().zip(&inputs) {
             let (header, _) = entry(&mut archive, array)?;
-            header.floats(array)?;
+            header.elements(array, input)?;
             let count = count(array, &header, input)?;
             match len {
                 None => len = Some(count),
@@ -124,7 +162,7 @@ impl Source {
     fn open_npy(path: &Path, inputs: Vec<Input>) -> Result<Self, ErrorKind> {
         let [input] = &inputs[..] else { return Err(input_count(&inputs)) };
         let (header, _) = file(path, SAMPLES)?;
-        header.floats(SAMPLES)?;
+        header.elements(SAMPLES, input)?;
         let len = count(SAMPLES, &header, input)?;
         Ok(Self { path: path.to_owned(), form: Form::Npy, inputs, len })
     }
@@ -136,6 +174,10 @@ impl Source {
         preprocess: Option<&Path>,
     ) -> Result<(Self, Option<Vec<i64>>), Error> {
         let [input] = &inputs[..] else { return Err(at(path, input_count(&inputs))) };
+        if input.indices.is_some() {
+            let reason = "it takes indices, which no image or recording gives; write an .npz of integers".to_owned();
+            return Err(at(path, ErrorKind::InputType { input: input.name.clone(), reason }));
+        }
         let (media, labels) = Media::open(path, listing, preprocess, input)?;
         let len = media.files.len();
         Ok((Self { path: path.to_owned(), form: Form::Media(media), inputs, len }, labels))
@@ -178,17 +220,35 @@ impl Source {
         Ok((Self { path: path.to_owned(), form: Form::Folder(files), inputs, len }, labels))
     }
 
+    /// Samples that are in memory already.
+    pub(super) fn memory(path: &Path, inputs: Vec<Vec<f32>>, len: usize) -> Self {
+        Self { path: path.to_owned(), form: Form::Memory(inputs), inputs: Vec::new(), len }
+    }
+
     /// Emits all samples, `size` at a time, until nobody wants more.
     pub(super) fn stream(&self, size: usize, emit: Emit<'_>) -> Result<(), Error> {
         let at_path = |kind| at(&self.path, kind);
         match &self.form {
             Form::Folder(files) => self.stream_files(files, size, emit, |path, index, input, values| {
-                let (mut floats, mut reader) = sample_file(path, input)?;
-                floats.read(&mut reader, index, 1, input.elements(), values)
+                let (mut elements, mut reader) = sample_file(path, input)?;
+                elements.read(&mut reader, index, 1, input.elements(), values)
             }),
             Form::Media(media) => self.stream_files(&media.files, size, emit, |path, index, input, values| {
                 media.read(path, index, input, values)
             }),
+            Form::Memory(inputs) => {
+                for first in (0..self.len).step_by(size) {
+                    let count = size.min(self.len - first);
+                    let part = |all: &Vec<f32>| {
+                        let elements = all.len() / self.len.max(1);
+                        all[first * elements..(first + count) * elements].to_vec()
+                    };
+                    if !emit(Batch { first, count, inputs: inputs.iter().map(part).collect() }) {
+                        break;
+                    }
+                }
+                Ok(())
+            }
             Form::Npy => {
                 let (header, reader) = file(&self.path, SAMPLES).map_err(at_path)?;
                 let array = self.array(SAMPLES, &header, Box::new(reader), 0).map_err(at_path)?;
@@ -220,7 +280,7 @@ impl Source {
         if count(name, header, input)? != self.len {
             return Err(ErrorKind::Changed);
         }
-        Ok(Array { name: name.to_owned(), reader, floats: header.floats(name)?, elements: input.elements() })
+        Ok(Array { name: name.to_owned(), reader, values: header.elements(name, input)?, elements: input.elements() })
     }
 
     /// Emits files with one sample each; `read` appends that of a file, given its index.
@@ -250,7 +310,7 @@ impl Source {
 pub(super) struct Array<'r> {
     pub(super) name: String,
     pub(super) reader: Box<dyn Read + 'r>,
-    pub(super) floats: Floats,
+    pub(super) values: Elements,
     /// Elements of one sample.
     pub(super) elements: usize,
 }
@@ -267,7 +327,7 @@ pub(super) fn stream_arrays(
         let mut inputs = Vec::with_capacity(arrays.len());
         for array in arrays.iter_mut() {
             let mut values = Vec::with_capacity(count * array.elements);
-            array.floats.read(&mut array.reader, first, count, array.elements, &mut values)?;
+            array.values.read(&mut array.reader, first, count, array.elements, &mut values)?;
             if first + count == len {
                 // Reading to the end lets the archive compare its checksum.
                 let damaged =
@@ -324,9 +384,9 @@ fn file(path: &Path, array: &str) -> Result<(Header, BufReader<File>), ErrorKind
 }
 
 /// A file with one sample, with or without a leading axis of one.
-fn sample_file(path: &Path, input: &Input) -> Result<(Floats, BufReader<File>), ErrorKind> {
+fn sample_file(path: &Path, input: &Input) -> Result<(Elements, BufReader<File>), ErrorKind> {
     let (header, reader) = file(path, SAMPLES)?;
-    let floats = header.floats(SAMPLES)?;
+    let elements = header.elements(SAMPLES, input)?;
     let shape = header.shape.strip_prefix(&[1]).filter(|rest| rest.len() == input.shape.len()).unwrap_or(&header.shape);
     if !same(shape, &input.shape) {
         return Err(ErrorKind::Shape {
@@ -336,7 +396,7 @@ fn sample_file(path: &Path, input: &Input) -> Result<(Floats, BufReader<File>), 
             needed: input.shape.clone(),
         });
     }
-    Ok((floats, reader))
+    Ok((elements, reader))
 }
 
 /// Number of samples in an array, if it fits the input.

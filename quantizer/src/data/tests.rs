@@ -179,7 +179,12 @@ fn shapes_are_those_of_the_model() {
     let mut open_shape = graph(&[("in", &[0, 0])]);
     assert!(refusal(f32s(&[3, 2], &SIX), &open_shape).contains("give it one with `--dim N=SIZE`"));
     open_shape.inputs[0].dtype = DataType::I64;
-    assert!(refusal(f32s(&[3, 2], &SIX), &open_shape).contains("input `in` of the model takes I64"));
+    assert!(refusal(f32s(&[3, 2], &SIX), &open_shape).contains("give it one with `--dim N=SIZE`"));
+    let flags = Graph {
+        inputs: vec![ValueInfo { dtype: DataType::Bool, ..graph(&[("in", &[0, 2])]).inputs[0].clone() }],
+        ..graph(&[])
+    };
+    assert!(refusal(f32s(&[3, 2], &SIX), &flags).contains("input `in` of the model: an input of type Bool"));
 }
 
 #[test]
@@ -282,7 +287,8 @@ fn elements_are_read_batch_by_batch() {
     let header = Header::read("x", &mut reader, bytes.len() as u64).unwrap();
     let count = std::rc::Rc::new(std::cell::Cell::new(0));
     let reader = Box::new(Counted(reader, std::rc::Rc::clone(&count)));
-    let mut array = [Array { name: "x".into(), reader, floats: header.floats("x").unwrap(), elements: 2 }];
+    let input = Input { name: "x".into(), shape: vec![2], indices: None };
+    let mut array = [Array { name: "x".into(), reader, values: header.elements("x", &input).unwrap(), elements: 2 }];
     let mut batches = 0;
     stream_arrays(&mut array, 1000, 10, &mut |batch| {
         batches += 1;
@@ -346,4 +352,38 @@ fn a_head_ends_within_a_batch() {
         let read: Vec<f32> = batches.iter().flat_map(|batch| batch.inputs[0].iter().copied()).collect();
         assert_eq!(read, values[..expected * 2]);
     }
+}
+
+/// A graph that looks int64 `[N, 3]` up in a table of five rows.
+fn lookup() -> Graph {
+    let dims = vec![Dim::Symbol("N".into()), Dim::Known(3)];
+    let mut graph = Graph {
+        inputs: vec![ValueInfo { name: "ids".into(), dtype: DataType::I64, shape: Some(dims) }],
+        nodes: vec![crate::graph::Node::new("Gather", "g", ["table", "ids"], ["y"])],
+        ..Graph::default()
+    };
+    graph.initializers.insert("table".into(), crate::graph::Tensor::from_f32(&[5, 2], &[0.0; 10]));
+    graph
+}
+
+#[test]
+fn indices_are_integers_that_name_rows() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("x.npy");
+    let read = |bytes: Vec<u8>| -> Result<Vec<f32>, Error> {
+        std::fs::write(&path, bytes).unwrap();
+        let samples = Samples::open(&path, &lookup())?;
+        let batches: Result<Vec<Batch>, Error> = samples.batches(16)?.collect();
+        Ok(batches?.into_iter().flat_map(|batch| batch.inputs[0].clone()).collect())
+    };
+    assert_eq!(read(npy("<i8", &[2, 3], &[0i64, 4, -5, 1, 2, 3])).unwrap(), [0.0, 4.0, -5.0, 1.0, 2.0, 3.0]);
+    assert_eq!(read(npy(">i2", &[1, 3], &[0i16, -1, 4])).unwrap(), [0.0, -1.0, 4.0]);
+    assert_eq!(read(npy("|u1", &[1, 3], &[0u8, 1, 4])).unwrap(), [0.0, 1.0, 4.0]);
+    let refused = |bytes| read(bytes).unwrap_err().to_string();
+    let beyond = refused(npy("<i4", &[2, 3], &[0i32, 1, 2, 3, 5, 0]));
+    assert!(beyond.contains("sample 1 holds index 5, and the model looks up -5 to 4"), "{beyond}");
+    let below = refused(npy("<i4", &[1, 3], &[0i32, -6, 2]));
+    assert!(below.contains("holds index -6"), "{below}");
+    assert!(refused(npy("<u8", &[1, 3], &[0u64, u64::MAX, 2])).contains("holds index 18446744073709551615"));
+    assert!(refused(f32s(&[1, 3], &[0.0; 3])).contains("takes indices: integers"));
 }

@@ -40,6 +40,12 @@ pub enum Error {
         /// Number of inputs in the batch.
         found: usize,
     },
+    /// A streaming model that cannot be run over sequences.
+    #[error("the model's state cannot be carried from step to step: {reason}")]
+    State {
+        /// Why.
+        reason: String,
+    },
     /// A quantized graph where a float graph is needed.
     #[error(
         "node `{node}` ({op_type}): tract does not run quantized graphs; run the file with ONNX Runtime (`--backend ort`), or simulate it in float"

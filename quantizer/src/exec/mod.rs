@@ -8,6 +8,7 @@ mod fused;
 mod ort;
 mod plan;
 mod select;
+mod stateful;
 #[cfg(feature = "tract")]
 mod substitute;
 #[cfg(feature = "tract")]
@@ -18,6 +19,7 @@ pub use fold::{BATCH, fold, fold_batches};
 #[cfg(feature = "ort")]
 pub use ort::use_onnx_runtime;
 pub use plan::{OpProfile, PlanRunner, RawOutput};
+pub use stateful::{LastStep, Stateful, Trace};
 
 use crate::data::Batch;
 use crate::graph::Graph;

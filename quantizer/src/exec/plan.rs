@@ -3,11 +3,13 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use equant_runtime::op::OpKind;
 use equant_runtime::plan::{AlignedBytes, DType, LOGICAL_NCHW, OpView, Plan, TensorRecord};
 use equant_runtime::session::{NoProfile, Profile};
 use equant_runtime::{Session, quant};
 
 use super::select::check;
+use super::stateful::steps;
 use super::{Error, Runner};
 use crate::data::Batch;
 
@@ -66,6 +68,12 @@ impl<'p> PlanRunner<'p> {
         &self.plan
     }
 
+    /// Whether the plan carries state from run to run: samples are then sequences, `[count, steps, one step]`, and so are
+    /// outputs.
+    pub fn is_streaming(&self) -> bool {
+        self.plan.ops().any(|op| op.kind == OpKind::State)
+    }
+
     /// The stored integers of every output, for comparisons bit by bit.
     ///
     /// # Errors
@@ -119,12 +127,20 @@ impl<'p> PlanRunner<'p> {
         profile: &mut P,
         mut read: impl FnMut(&Session<'_, '_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        check(batch, &self.inputs)?;
+        // A plan that carries state takes sequences; to any other one every sample is one step.
+        let streaming = self.is_streaming();
+        let steps = match streaming {
+            true => steps(batch, &self.inputs.iter().map(|(_, elements)| *elements).collect::<Vec<_>>())?,
+            false => check(batch, &self.inputs).map(|()| 1)?,
+        };
         let pooled = self.arenas.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut arena = pooled.unwrap_or_else(|| AlignedBytes::zeroed(self.plan.arena_len()));
         let mut session = Session::new(self.plan, &mut arena)?;
         let mut stored = Vec::new();
-        for sample in 0..batch.count {
+        for sample in 0..batch.count * steps {
+            if streaming && sample.is_multiple_of(steps) {
+                session.reset_state()?;
+            }
             for (i, ((_, elements), values)) in self.inputs.iter().zip(&batch.inputs).enumerate() {
                 let values = &values[sample * elements..][..*elements];
                 stored.clear();

@@ -21,8 +21,8 @@ const QUANTIZED: [&str; 3] = ["QuantizeLinear", "DequantizeLinear", "DynamicQuan
 /// A graph in tract's optimized form.
 struct Model {
     plan: Arc<TypedRunnableModel>,
-    /// Shapes of the graph inputs.
-    inputs: Vec<Vec<usize>>,
+    /// Shapes and element types of the graph inputs.
+    inputs: Vec<(Vec<usize>, DatumType)>,
 }
 
 /// Loads a graph whose input and output shapes are fixed.
@@ -47,8 +47,10 @@ fn build(graph: &Graph) -> TractResult<Model> {
     let model = model.into_optimized()?;
     let mut inputs = Vec::new();
     for i in 0..model.inputs.len() {
-        let shape = model.input_fact(i)?.shape.as_concrete().map(<[usize]>::to_vec);
-        inputs.push(shape.ok_or_else(|| TractError::msg(format!("input {i} has no fixed shape")))?);
+        let fact = model.input_fact(i)?;
+        let shape = fact.shape.as_concrete().map(<[usize]>::to_vec);
+        let shape = shape.ok_or_else(|| TractError::msg(format!("input {i} has no fixed shape")))?;
+        inputs.push((shape, fact.datum_type));
     }
     Ok(Model { plan: model.into_runnable()?, inputs })
 }
@@ -57,8 +59,9 @@ impl Single for Model {
     fn run(&self, inputs: &[&[f32]], give: &mut dyn FnMut(usize, &[f32])) -> Result<(), Error> {
         let mut run = || -> TractResult<()> {
             let mut values = TVec::new();
-            for (values_in, shape) in inputs.iter().zip(&self.inputs) {
-                values.push(Tensor::from_shape(shape, values_in)?.into_tvalue());
+            for (values_in, (shape, kind)) in inputs.iter().zip(&self.inputs) {
+                let floats = Tensor::from_shape(shape, values_in)?;
+                values.push(floats.cast_to_dt(*kind)?.into_owned().into_tvalue());
             }
             let outputs = self.plan.run(values)?;
             for (i, output) in outputs.iter().enumerate() {

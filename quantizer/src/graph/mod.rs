@@ -5,9 +5,11 @@
 
 pub(crate) mod einsum;
 pub mod eval;
+pub mod indices;
 pub mod interpolation;
 pub mod movement;
 pub mod shape;
+pub mod state;
 pub mod support;
 mod tensor;
 
@@ -165,6 +167,17 @@ pub struct Graph {
     pub outputs: Vec<ValueInfo>,
     /// `metadata_props` of the file.
     pub metadata: BTreeMap<String, String>,
+    /// Values that are to be quantized alike; no part of a file.
+    pub tied: Vec<Tied>,
+}
+
+/// Values that are to be quantized with one scale and zero point: those that play one role at several steps of a sequence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tied {
+    /// The values; names that are no longer in the graph do not matter.
+    pub values: Vec<String>,
+    /// Whether they sum up over the steps, which takes 16 bits.
+    pub wide: bool,
 }
 
 impl Graph {
@@ -205,6 +218,11 @@ impl Graph {
                 }
             }
         }
+    }
+
+    /// Whether a value is one of those that sum up over the steps of a sequence.
+    pub fn is_wide(&self, name: &str) -> bool {
+        self.tied.iter().any(|tied| tied.wide && tied.values.iter().any(|value| value == name))
     }
 
     /// A name not yet used by any value or node, beginning with `stem`.

@@ -20,6 +20,8 @@
 //! | Reshape, Flatten, Squeeze, Unsqueeze, Transpose, Identity, Dropout | in inference |
 //! | Concat | any axis |
 //! | Slice, Split, Gather, Expand, Tile | constant parameters; every output of a Split |
+//! | Gather | also rows of a float constant, by indices that are an input of the model |
+//! | LSTM, GRU, RNN | constant weights, known length, default activations; no peepholes, clip or lengths of sequences |
 //! | Pad | constant, reflect, edge and wrap; constant pads, in the first mode not negative |
 //! | Resize | nearest or linear (two axes at most), with antialias; constant scales or sizes; every coordinate transformation, without extrapolation |
 //! | DepthToSpace, SpaceToDepth | images |
@@ -30,9 +32,11 @@
 use std::collections::BTreeMap;
 
 use super::eval::{self, normalize_axis};
+use super::indices;
 use super::interpolation::Interpolation;
 use super::shape::{Shapes, infer_partial, windows};
 use super::{Graph, Node, Tensor, movement};
+use crate::passes::recurrent;
 
 /// A node that cannot be quantized.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -84,7 +88,7 @@ pub fn check(graph: &Graph) -> Vec<Unsupported> {
         }
     }
     for input in graph.inputs.iter().filter(|input| !input.dtype.is_float()) {
-        let reason = format!("an input of type {:?}: only float inputs are supported", input.dtype);
+        let Err(reason) = indices::range(graph, &input.name) else { continue };
         found.push(Unsupported { node: input.name.clone(), op_type: "input".into(), reason });
     }
     found
@@ -98,6 +102,10 @@ pub fn roots(graph: &Graph) -> BTreeMap<String, String> {
     for node in &graph.nodes {
         let root_of = |name: &str| roots.get(name).cloned().unwrap_or_else(|| name.to_owned());
         let data: Vec<&str> = node.inputs.iter().map(String::as_str).filter(|n| !n.is_empty() && !small(n)).collect();
+        if node.op_type == "Clip" && node.input(0).is_some_and(|name| graph.is_wide(name)) {
+            // It narrows what has 16 bits: no table reads that.
+            continue;
+        }
         let elementwise = eval::is_unary(node)
             || matches!(node.op_type.as_str(), "Clip" | "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max");
         let root = match data.as_slice() {
@@ -145,6 +153,9 @@ impl Check<'_> {
                 "operators of domain `{}` are not supported; export with standard ONNX operators",
                 node.domain
             ));
+        }
+        if recurrent::is_recurrent(node) {
+            return Err(recurrent::refusal(self.graph, node).unwrap_or_else(|| "it could not be unrolled".into()));
         }
         let used = |name: &String| {
             !name.is_empty() && (self.graph.is_output(name) || self.graph.nodes.iter().any(|n| n.inputs.contains(name)))
@@ -198,6 +209,7 @@ impl Check<'_> {
             },
             "Concat" => self.apart(node, 0, [node.int("axis", 0)]),
             "DepthToSpace" | "SpaceToDepth" => self.spatial_rank(node),
+            "Gather" if indices::is_lookup(self.graph, node) => self.lookup(node),
             _ if movement::moves(node) => self.movement(node),
             "Pad" => self.pad(node),
             "Resize" => self.resize(node),
@@ -208,6 +220,17 @@ impl Check<'_> {
             "Cast" | "Shape" | "Where" => Err("only in shape arithmetic, not on data".into()),
             _ if eval::is_unary(node) => Ok(()),
             _ => Err("this operator is not supported".into()),
+        }
+    }
+
+    /// A Gather from a constant, by indices that are an input of the graph.
+    fn lookup(&self, node: &Node) -> Checked {
+        let name = node.input(1).unwrap_or_default();
+        match self.graph.inputs.iter().any(|input| input.name == name) {
+            true => Ok(()),
+            false => Err(format!(
+                "its indices `{name}` are computed; only those that are an input of the model are supported"
+            )),
         }
     }
 

@@ -1,9 +1,10 @@
-//! Removes nodes that change nothing: Identity, Dropout in inference, casts to the same type, and layout
+//! Removes nodes that change nothing: Identity, Dropout in inference, casts to the same type or between types of
+//! indices, and layout
 //! operators whose result is their input.
 
 use super::bypass;
-use crate::graph::shape::{Shapes, infer_partial};
-use crate::graph::{Graph, Node, eval};
+use crate::graph::shape::{Shapes, TensorType, infer_partial};
+use crate::graph::{DataType, Graph, Node, eval, indices};
 
 pub(super) fn run(graph: &mut Graph) -> usize {
     // Two batches tell a shape that only happens to agree from one that always does.
@@ -41,6 +42,7 @@ fn changes_nothing(graph: &Graph, node: &Node, shapes: &[Shapes; 2]) -> bool {
             let training = node.input(2).and_then(|name| graph.initializers.get(name)).map(|t| t.to_i64());
             unused(1) && (node.input(2).is_none() || training.is_some_and(|t| t.iter().all(|&v| v == 0)))
         }
+        "Cast" if is_index_cast(graph, node, kinds(0)) => true,
         "Cast" | "CastLike" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Expand" | "Slice" | "Pad" => same(),
         "Concat" => node.inputs.len() == 1,
         "Transpose" => kinds(0).0.is_some_and(|kind| {
@@ -51,10 +53,22 @@ fn changes_nothing(graph: &Graph, node: &Node, shapes: &[Shapes; 2]) -> bool {
     }
 }
 
+/// Whether a node makes int64 of int32 or the reverse, and everything that reads it takes the result for indices.
+fn is_index_cast(graph: &Graph, node: &Node, (from, to): (Option<&TensorType>, Option<&TensorType>)) -> bool {
+    let is_index = |kind: Option<&TensorType>| kind.is_some_and(|k| matches!(k.dtype, DataType::I32 | DataType::I64));
+    let name = node.output();
+    let mut readers = graph.nodes.iter().filter(|reader| reader.inputs.iter().any(|input| input == name)).peekable();
+    is_index(from)
+        && is_index(to)
+        && !graph.is_output(name)
+        && readers.peek().is_some()
+        && readers.all(|reader| indices::is_lookup(graph, reader) && reader.input(0) != Some(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{DataType, Dim, Tensor, ValueInfo};
+    use crate::graph::{Dim, Tensor, ValueInfo};
 
     fn value(name: &str) -> ValueInfo {
         ValueInfo { name: name.into(), dtype: DataType::F32, shape: Some(vec![Dim::Symbol("N".into()), Dim::Known(2)]) }

@@ -23,6 +23,7 @@ mod mask;
 mod matmul;
 mod normalize;
 mod opset;
+pub(crate) mod recurrent;
 mod reduce;
 mod rewrite;
 pub(crate) mod rms_norm;
@@ -133,6 +134,7 @@ pub fn prepare_unbatched(graph: &mut Graph, dims: &Dims) -> Result<PassReport, E
         changed += report.add("scale and shift folded", affine::run(graph));
         changed += report.add("Clip recognised", clip::run(graph));
         changed += report.add("LayerNormalization recognised", layer_norm::run(graph));
+        changed += report.add("recurrent layers unrolled", recurrent::run(graph));
         graph.remove_unused();
         if changed == 0 {
             break;
@@ -283,7 +285,8 @@ fn bypass(graph: &mut Graph, index: usize, source: &str) -> bool {
     }
     graph.nodes.remove(index);
     let origin = if origin > index { origin - 1 } else { origin };
-    for name in &mut graph.nodes[origin].outputs {
+    let tied = graph.tied.iter_mut().flat_map(|tied| &mut tied.values);
+    for name in graph.nodes[origin].outputs.iter_mut().chain(tied) {
         if name == source {
             name.clone_from(&output);
         }

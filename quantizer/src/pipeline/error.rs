@@ -39,6 +39,14 @@ pub enum Error {
         /// Nodes, and why.
         refusals: Vec<(String, Refusal)>,
     },
+    /// Pairs of outputs and inputs that do not fit the model.
+    #[error("{file}: {reason}")]
+    State {
+        /// The model file.
+        file: String,
+        /// The pair, and what does not fit.
+        reason: String,
+    },
     /// The samples.
     #[error(transparent)]
     Data(Box<crate::data::Error>),

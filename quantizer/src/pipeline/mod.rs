@@ -19,6 +19,7 @@ mod ranges;
 mod reconstruct;
 mod safety;
 mod statistics;
+mod streaming;
 mod trial;
 mod verify;
 
@@ -32,11 +33,13 @@ pub use evaluate::{Comparison, Run, evaluate};
 pub use preset::Preset;
 pub use progress::{Progress, Silent};
 pub use statistics::statistics;
+pub use streaming::{declare, float_runner, judged, whole_runner};
 
 use crate::compile::Compiled;
 use crate::data::Samples;
 use crate::exec::{self, Backend, Runner};
 use crate::graph::shape::infer_partial;
+use crate::graph::state::{self, Pair};
 use crate::graph::{DataType, Graph, support};
 use crate::metrics::Metric;
 use crate::passes::{self, Dims, PassReport};
@@ -63,6 +66,8 @@ pub struct Request {
     pub preprocess: Option<PathBuf>,
     /// Sizes of symbolic dimensions.
     pub dims: Dims,
+    /// Outputs that are inputs of the next run: samples are then sequences.
+    pub states: Vec<Pair>,
     /// How ranges and scales are chosen.
     pub config: Config,
     /// What the model goes to: bits that it has no integer kernels for are refused.
@@ -98,6 +103,7 @@ impl Request {
             test: None,
             preprocess: None,
             dims: Dims::new(),
+            states: Vec::new(),
             config: Config::default(),
             target: Target::default(),
             floor_db: Some(FLOOR_DB),
@@ -196,6 +202,8 @@ pub fn open_samples(path: &Path, graph: &Graph, preprocess: Option<&Path>) -> Re
 pub fn metric(asked: Option<Metric>, graph: &Graph, samples: &Samples) -> Result<Metric, Error> {
     let types = infer_partial(graph, 1).types;
     let shape = |value: Option<&crate::graph::ValueInfo>| value.map(|v| sample_shape(&types, v)).unwrap_or_default();
+    // Without labels every step of a sequence counts.
+    let asked = asked.or((state::is_streaming(graph) && samples.labels().is_none()).then_some(Metric::Sqnr));
     choose_metric(asked, &shape(graph.inputs.first()), &shape(graph.outputs.first()), samples)
 }
 
@@ -270,7 +278,8 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
     let file = request.model.display().to_string();
     let run_error = |source| Error::run(&file, source);
 
-    let prepared = clock.step("read and prepare", 0, |_| read_float(&request.model, &request.dims))?;
+    let mut prepared = clock.step("read and prepare", 0, |_| read_float(&request.model, &request.dims))?;
+    streaming::declare(&mut prepared.graph, &request.states, &file)?;
     let graph = &prepared.graph;
     quantize::all_finite(graph).map_err(|source| Error::Quantize { file: file.clone(), source: Box::new(source) })?;
     let rules = request.target.rules();
@@ -280,7 +289,8 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
         return Err(Error::Target { file, refusals });
     }
     let preprocess = request.preprocess.as_deref();
-    let calibration = open_samples(&request.calibration, graph, preprocess)?;
+    let sequences = open_samples(&request.calibration, graph, preprocess)?;
+    let calibration = streaming::steps(graph, &sequences, request, &file)?;
     let test = request.test.as_deref().map(|path| open_samples(path, graph, preprocess)).transpose()?;
     let test_metric = test.as_ref().map(|samples| metric(request.metric, graph, samples)).transpose()?;
 
@@ -297,15 +307,20 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
     memory.arena_lower_bound = Some(compiled.map.arena_lower_bound);
 
     let outputs = output_names(graph);
-    let float = exec::runner(graph, &outputs, request.backend).map_err(run_error)?;
-    let simulation = quantized_runner(&quantized, &outputs, request.backend).map_err(run_error)?;
+    let float = float_runner(graph, &outputs, request.backend).map_err(run_error)?;
+    let simulation = whole_runner(&quantized, &outputs, request.backend).map_err(run_error)?;
     let plan = exec::plan_runner(&compiled.image).map_err(run_error)?;
-    let models = verify::Models { float: &*float, simulation: &*simulation, plan: &*plan };
+    let judge = |metric| {
+        let [float, simulation, plan] = [&float, &simulation, &plan].map(|runner| judged(&**runner, graph, metric));
+        verify::Models { float, simulation, plan }
+    };
 
     let checked = calibration.head(CHECKED);
-    let (scores, verification) = clock.step("verify", checked.len(), |advance| {
+    // Of a model that carries state whole sequences, so that what it does over many steps is seen.
+    let whole = sequences.head(streaming::about(CHECKED, sequences.len(), calibration.len()));
+    let (scores, verification) = clock.step("verify", whole.len(), |advance| {
         let run = Run { metric: unlabelled(graph), threads: request.threads };
-        verify::verify(&models, &checked, run, advance).map_err(run_error)
+        verify::verify(&judge(run.metric), &whole, run, advance).map_err(run_error)
     })?;
     let narrow = outcome.activations.values().any(|params| matches!(params.dtype, DataType::U4 | DataType::I4));
     let mut notes = [&outcome.notes[..], &compiled.notes[..]].concat();
@@ -324,7 +339,7 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
     let tested = match test.as_ref().zip(test_metric) {
         Some((samples, metric)) => Some(clock.step("test", samples.len(), |advance| {
             let run = Run { metric, threads: request.threads };
-            verify::scores(&models, samples, run, advance).map_err(run_error)
+            verify::scores(&judge(metric), samples, run, advance).map_err(run_error)
         })?),
         None => None,
     };
@@ -358,6 +373,9 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
 
 /// The metric that needs no labels.
 fn unlabelled(graph: &Graph) -> Metric {
+    if state::is_streaming(graph) {
+        return Metric::Sqnr;
+    }
     let types = infer_partial(graph, 1).types;
     let shape = |value: Option<&crate::graph::ValueInfo>| value.map(|v| sample_shape(&types, v)).unwrap_or_default();
     Metric::choose(&shape(graph.inputs.first()), &shape(graph.outputs.first()), None)
@@ -384,3 +402,6 @@ fn made(request: &Request, calibration: &Samples, test: Option<&Samples>, stages
 fn passes_applied(passes: &PassReport) -> Vec<report::Pass> {
     passes.applied.iter().map(|&(name, places)| report::Pass { name, places }).collect()
 }
+
+#[cfg(test)]
+mod tests;

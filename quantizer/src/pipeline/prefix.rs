@@ -98,7 +98,7 @@ fn piece(graph: &Graph, from: usize, until: usize, inputs: &[String]) -> Graph {
     let types = infer_partial(graph, 1).types;
     let input = |name: &String| ValueInfo {
         name: name.clone(),
-        dtype: DataType::F32,
+        dtype: graph.inputs.iter().find(|input| input.name == *name).map_or(DataType::F32, |input| input.dtype),
         shape: types.get(name).map(|kind| kind.shape.iter().map(|&size| Dim::Known(size)).collect()),
     };
     Graph {

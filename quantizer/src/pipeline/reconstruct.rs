@@ -1,7 +1,6 @@
 //! Rounding layer after layer: each layer's weights and bias are chosen for the inputs that the quantized layers before
 //! it give, so that they make up for part of what those lost.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::patches;
@@ -64,7 +63,10 @@ pub(super) fn reconstruct(
     let run_error = |source| Error::run(file, source);
     let rounding = config.rounding;
     let stages = stages(graph, outcome);
-    let mut done = Outcome { layers: BTreeMap::new(), ..outcome.clone() };
+    // What several nodes multiply with stays rounded to nearest, once for all of them.
+    let shared = outcome.layers.iter().filter(|(name, _)| is_shared(graph, name));
+    let layers = shared.map(|(name, layer)| (name.clone(), layer.clone())).collect();
+    let mut done = Outcome { layers, ..outcome.clone() };
     let cuts: Vec<usize> = stages.iter().filter_map(|stage| position(graph, &stage.reader)).collect();
     let held = samples.head((HELD / prefix::widest(graph, &cuts).max(1)).max(BATCH).min(rounding.samples.max(1)));
     if held.len() < samples.len().min(rounding.samples) {
@@ -119,6 +121,12 @@ fn position(graph: &Graph, node: &str) -> Option<usize> {
     graph.nodes.iter().position(|candidate| candidate.name == node)
 }
 
+/// Whether other nodes read the weights of node `name` too: the steps of a sequence.
+fn is_shared(graph: &Graph, name: &str) -> bool {
+    let weights = graph.nodes.iter().find(|node| node.name == name).and_then(|node| node.input(1));
+    weights.is_some_and(|weights| graph.nodes.iter().filter(|node| node.input(1) == Some(weights)).count() > 1)
+}
+
 /// Layers that read the same value.
 struct Stage<'g> {
     input: String,
@@ -133,7 +141,7 @@ fn stages<'g>(graph: &'g Graph, outcome: &Outcome) -> Vec<Stage<'g>> {
     let mut stages: Vec<Stage<'g>> = Vec::new();
     for node in &graph.nodes {
         let target = || {
-            outcome.layers.get(&node.name)?;
+            outcome.layers.get(&node.name).filter(|_| !is_shared(graph, &node.name))?;
             let layer = patches::target(graph, node, &shapes)?;
             Some(Target { bias: bias(graph, node, layer.rows.rows), layer })
         };

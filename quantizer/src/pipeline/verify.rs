@@ -8,9 +8,9 @@ use crate::report::Verification;
 
 /// The three forms of a model; each runner gives the model's outputs.
 pub(super) struct Models<'a> {
-    pub(super) float: &'a dyn Runner,
-    pub(super) simulation: &'a dyn Runner,
-    pub(super) plan: &'a dyn Runner,
+    pub(super) float: Box<dyn Runner + 'a>,
+    pub(super) simulation: Box<dyn Runner + 'a>,
+    pub(super) plan: Box<dyn Runner + 'a>,
 }
 
 const FLOAT: usize = 0;
@@ -27,7 +27,7 @@ impl Models<'_> {
     ) -> Result<Vec<Tally>, exec::Error> {
         let comparisons: Vec<Comparison> =
             comparisons.iter().map(|&(subject, reference)| Comparison { subject, reference }).collect();
-        evaluate(&[self.float, self.simulation, self.plan], &comparisons, samples, run, advance)
+        evaluate(&[&*self.float, &*self.simulation, &*self.plan], &comparisons, samples, run, advance)
     }
 }
 

@@ -51,13 +51,15 @@ pub fn export(graph: &Graph, outcome: &Outcome) -> Graph {
         inputs: graph.inputs.clone(),
         outputs: graph.outputs.clone(),
         metadata: graph.metadata.clone(),
+        tied: Vec::new(),
     };
     out.metadata.extend(outcome.metadata.clone());
     if !outcome.float_ranges.is_empty() {
         out.metadata.insert(FLOAT_RANGES.to_owned(), float_ranges::to_text(&outcome.float_ranges));
     }
     out.initializers.extend(quantize::rounded(graph, outcome));
-    let mut export = Export { outcome, names: Names::of(graph), dequantized: BTreeMap::new(), out };
+    let (dequantized, stored) = (BTreeMap::new(), BTreeMap::new());
+    let mut export = Export { outcome, names: Names::of(graph), dequantized, stored, out };
     for (name, tensor) in &graph.initializers {
         if let Some(params) = outcome.activations.get(name) {
             export.constant(name, tensor, *params);
@@ -79,7 +81,21 @@ struct Export<'a> {
     names: Names,
     /// What readers of a value read instead.
     dequantized: BTreeMap<String, String>,
+    /// How each constant is stored, and what readers of that read.
+    stored: BTreeMap<String, Vec<(Stored, String)>>,
     out: Graph,
+}
+
+/// Integers that a DequantizeLinear reads.
+#[derive(PartialEq)]
+struct Stored {
+    weights: Tensor,
+    zero_point: i32,
+    /// Of the scales.
+    shape: Vec<usize>,
+    scales: Vec<f32>,
+    /// Attributes of the node.
+    along: Vec<(&'static str, usize)>,
 }
 
 impl Export<'_> {
@@ -148,28 +164,37 @@ impl Export<'_> {
         self.dequantized.insert(name.to_owned(), dequantized);
     }
 
+    /// Weights and bias of a layer. What several nodes share, quantized alike, is in the file once.
     fn layer(&mut self, node: &Node, copy: &mut Node, layer: &Layer) {
-        let stem = node.inputs[1].clone();
         let (weights, zero_point) = self.outcome.container.store(layer);
-        let (dtype, shape) = (weights.dtype, layer.scale_shape());
-        let quantized = self.initializer(format!("{stem}_quantized"), weights);
-        let scale = self.scales(&stem, &shape, &layer.scales);
-        let zero_point = self.zero_points(&stem, dtype, &shape, zero_point);
-        copy.inputs[1] = self.names.fresh(format!("{stem}_dequantized"));
         let along = match layer.block {
             Some(block) => vec![("axis", layer.input_axis()), ("block_size", block)],
             None if layer.scales.len() > 1 => vec![("axis", layer.axis)],
             None => Vec::new(),
         };
-        self.dequantize(&stem, [quantized, scale, zero_point], &copy.inputs[1], &along);
+        let shape = layer.scale_shape();
+        copy.inputs[1] =
+            self.weights(&node.inputs[1], Stored { weights, zero_point, shape, scales: layer.scales.clone(), along });
         let (Some(bias), Some(stem)) = (&layer.bias, node.input(2)) else { return };
-        let shape: &[usize] = if bias.scales.len() == 1 { &[] } else { &[bias.scales.len()] };
-        let quantized = self.initializer(format!("{stem}_quantized"), bias.values.clone());
-        let scale = self.scales(stem, shape, &bias.scales);
-        let zero_point = self.zero_points(stem, bias.values.dtype, shape, 0);
-        copy.inputs[2] = self.names.fresh(format!("{stem}_dequantized"));
-        let along: &[(&str, usize)] = if shape.is_empty() { &[] } else { &[("axis", 0)] };
-        self.dequantize(stem, [quantized, scale, zero_point], &copy.inputs[2], along);
+        let shape = if bias.scales.len() == 1 { Vec::new() } else { vec![bias.scales.len()] };
+        let along = if shape.is_empty() { Vec::new() } else { vec![("axis", 0)] };
+        let (weights, scales) = (bias.values.clone(), bias.scales.clone());
+        copy.inputs[2] = self.weights(stem, Stored { weights, zero_point: 0, shape, scales, along });
+    }
+
+    /// The dequantized value of constant `stem` that is stored like this, made once.
+    fn weights(&mut self, stem: &str, stored: Stored) -> String {
+        let known = self.stored.get(stem).into_iter().flatten().find(|(known, _)| *known == stored);
+        if let Some((_, name)) = known {
+            return name.clone();
+        }
+        let quantized = self.initializer(format!("{stem}_quantized"), stored.weights.clone());
+        let scale = self.scales(stem, &stored.shape, &stored.scales);
+        let zero_point = self.zero_points(stem, stored.weights.dtype, &stored.shape, stored.zero_point);
+        let dequantized = self.names.fresh(format!("{stem}_dequantized"));
+        self.dequantize(stem, [quantized, scale, zero_point], &dequantized, &stored.along);
+        self.stored.entry(stem.to_owned()).or_default().push((stored, dequantized.clone()));
+        dequantized
     }
 
     fn dequantize(&mut self, stem: &str, inputs: [String; 3], output: &str, along: &[(&str, usize)]) {

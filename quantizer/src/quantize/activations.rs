@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 
 use super::placement::Group;
 use super::{Config, Error, QParams, RangeGroup, Width};
-use crate::graph::Graph;
+use crate::graph::{DataType, Graph};
 use crate::observe::{Levels, Range, Statistics};
+use crate::qdq::sixteen_bit_scale;
+
+/// How far beyond the largest value that was seen a value of 16 bits reaches.
+const HEADROOM: f64 = 2.0;
 
 pub(super) struct Chosen {
     pub(super) params: QParams,
@@ -30,6 +34,12 @@ pub(super) fn params(
         return Ok(Chosen { params, note: None });
     }
     let seen = seen(graph, group, statistics)?;
+    if group.is_wide {
+        // Symmetric, with room for more than was seen: 16 bits have steps to spare.
+        let bound = HEADROOM * f64::from(seen.min().abs().max(seen.max().abs()));
+        let params = QParams { dtype: DataType::I16, scale: sixteen_bit_scale(bound), zero_point: 0 };
+        return Ok(Chosen { params, note: None });
+    }
     let chosen = group.values.first().and_then(|value| ranges.get(value)).copied();
     let mut range = chosen.unwrap_or_else(|| config.observer().range(&seen, levels));
     for &number in &group.numbers {

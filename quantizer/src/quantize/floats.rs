@@ -41,5 +41,16 @@ pub(super) fn ranges(graph: &Graph, groups: &[Group], statistics: &BTreeMap<Stri
         let statistics = statistics.get(&value).filter(|seen| seen.count() > 0 && seen.not_finite() == 0)?;
         Some((value, (statistics.min(), statistics.max())))
     };
-    values(graph, groups).into_iter().filter_map(seen).collect()
+    let mut ranges: FloatRanges = values(graph, groups).into_iter().filter_map(seen).collect();
+    // Steps of a sequence have one range, so that their integers have one scale.
+    for tied in &graph.tied {
+        let each = tied.values.iter().filter_map(|value| ranges.get(value).copied());
+        let Some(all) = each.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))) else { continue };
+        for value in &tied.values {
+            if let Some(range) = ranges.get_mut(value) {
+                *range = all;
+            }
+        }
+    }
+    ranges
 }

@@ -274,7 +274,7 @@ pub struct RangeGroup {
 
 /// The values of each of the groups that [`range_groups`] gives, in its order.
 pub fn range_values(graph: &Graph) -> Vec<Vec<String>> {
-    placement::place(graph).into_iter().filter(|group| !group.is_softmax).map(|group| group.values).collect()
+    placement::place(graph).into_iter().filter(|group| !group.is_fixed()).map(|group| group.values).collect()
 }
 
 /// The groups of activations whose range is not fixed.
@@ -287,7 +287,7 @@ pub fn range_groups(
     statistics: &BTreeMap<String, Statistics>,
     config: &Config,
 ) -> Result<Vec<RangeGroup>, Error> {
-    let groups = placement::place(graph).into_iter().filter(|group| !group.is_softmax);
+    let groups = placement::place(graph).into_iter().filter(|group| !group.is_fixed());
     groups.map(|group| activations::range_group(graph, group, statistics, config)).collect()
 }
 

@@ -11,6 +11,9 @@
 //! - *Add, LayerNormalization and Softmax take what they get*: the residual stream of a transformer stays in float
 //!   (32-bit integers in a plan), the residual sums of a convolutional network are 8-bit as all around them is.
 //! - *A function of one value is a table*, quantized at both ends only (see [`super::chains`]).
+//! - *Tables are quantized*: what a model looks up by indices is 8 bits wide where it is stored.
+//! - *Steps of a sequence are quantized alike*: values that play one role at several steps form one group; those that sum
+//!   up over the steps have 16 bits. A state and the output it comes from are two such steps.
 //! - *Operators that move data keep parameters*: Reshape, Transpose, MaxPool, Concat, Pad, Slice, Resize and their like do
 //!   not requantize; their inputs and outputs form one group.
 //! - *Graph inputs are quantized*: a plan takes integers in. *Graph outputs stay float*, unless their group is quantized for another reason.
@@ -18,8 +21,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::chains;
+use crate::graph::indices::is_lookup;
 use crate::graph::support::roots;
-use crate::graph::{Graph, Node, movement};
+use crate::graph::{Graph, Node, movement, state};
 
 /// Values that share scale and zero point.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -36,6 +40,15 @@ pub(super) struct Group {
     pub(super) bounds: Option<(f32, f32)>,
     /// Whether all sources are outputs of Softmax.
     pub(super) is_softmax: bool,
+    /// Whether it takes 16 bits: values that sum up over the steps of a sequence ([`crate::graph::Tied`]).
+    pub(super) is_wide: bool,
+}
+
+impl Group {
+    /// Whether scale and zero point follow from what the values are, or from their extremes, and nothing is to choose.
+    pub(super) fn is_fixed(&self) -> bool {
+        self.is_softmax || self.is_wide
+    }
 }
 
 /// Producers and readers of values.
@@ -83,6 +96,7 @@ pub(super) fn is_clamp(node: &Node) -> bool {
 /// The inputs whose elements an operator moves unchanged; none for operators that compute.
 fn moved(node: &Node) -> &[String] {
     match node.op_type.as_str() {
+        "Gather" => node.inputs.get(..1).unwrap_or_default(),
         "Concat" => &node.inputs,
         "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "Identity" | "Dropout" | "MaxPool"
         | "GlobalMaxPool" | "ReduceMax" | "ReduceMin" | "Pad" | "DepthToSpace" | "SpaceToDepth" | "Resize" => {
@@ -132,6 +146,9 @@ fn needed(graph: &Graph, links: &Links<'_>) -> BTreeSet<String> {
             _ => 0,
         };
         needed.extend(node.inputs.iter().take(inputs).filter(|name| !name.is_empty() && !constant(name)).cloned());
+        if is_lookup(graph, node) {
+            needed.insert(node.output().to_owned());
+        }
         if matches!(node.op_type.as_str(), "Conv" | "ConvTranspose") {
             needed.insert(links.after_clamps(node.output()).to_owned());
         }
@@ -163,6 +180,7 @@ fn add(graph: &Graph, links: &Links<'_>, group: &mut Group, value: &str) {
 
 fn finish(graph: &Graph, links: &Links<'_>, group: &mut Group) {
     let makers: Vec<Option<&Node>> = group.sources.iter().map(|value| links.producer(value)).collect();
+    group.is_wide = group.values.iter().any(|value| graph.is_wide(value));
     group.is_softmax = !makers.is_empty()
         && group.constants.is_empty()
         && group.numbers.iter().all(|number| (0.0..1.0).contains(number))
@@ -207,6 +225,12 @@ impl<'g> Groups<'g> {
                     groups.join(input, output);
                 }
             }
+        }
+        // Metadata that cannot be read are refused before anything is quantized.
+        let states = state::pairs(graph).unwrap_or_default().into_iter().map(|pair| vec![pair.output, pair.input]);
+        for tied in graph.tied.iter().map(|tied| tied.values.clone()).chain(states) {
+            let known: Vec<usize> = tied.iter().filter_map(|value| groups.index.get(value.as_str()).copied()).collect();
+            known.windows(2).for_each(|pair| groups.join(pair[0], pair[1]));
         }
         groups
     }

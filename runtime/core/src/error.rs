@@ -72,6 +72,8 @@ pub enum Reason {
     NoSuchTensor,
     /// A buffer handed in has the wrong number of elements or the wrong element type.
     BufferMismatch,
+    /// An index that the model reads from an input names nothing: the input is wrong, not the plan.
+    IndexOutOfRange,
 }
 
 impl fmt::Display for Reason {
@@ -97,6 +99,7 @@ impl fmt::Display for Reason {
             Reason::ArenaAlignment => "arena is not aligned to 16 bytes",
             Reason::NoSuchTensor => "no such input or output",
             Reason::BufferMismatch => "buffer length or element type does not match the tensor",
+            Reason::IndexOutOfRange => "an index among the inputs is out of range",
         })
     }
 }

@@ -75,11 +75,17 @@ pub enum OpKind {
     MatMulMaskSoftmax = 27,
     /// Logarithm of the softmax over the last axis ([`LogSoftmaxParams`]).
     LogSoftmax = 28,
+    /// Slices of a tensor, chosen by integers ([`GatherParams`]).
+    Gather = 29,
+    /// Carries an output over to the next run ([`StateParams`]).
+    State = 30,
+    /// Runs the operators before it again ([`RepeatParams`]).
+    Repeat = 31,
 }
 
 impl OpKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [OpKind; 28] = [
+    pub const ALL: [OpKind; 31] = [
         OpKind::Conv2d,
         OpKind::DepthwiseConv2d,
         OpKind::FullyConnected,
@@ -108,6 +114,9 @@ impl OpKind {
         OpKind::RmsNorm,
         OpKind::MatMulMaskSoftmax,
         OpKind::LogSoftmax,
+        OpKind::Gather,
+        OpKind::State,
+        OpKind::Repeat,
     ];
 
     /// The kind with this number.
@@ -130,6 +139,7 @@ impl OpKind {
                 | OpKind::ConvTranspose2d
                 | OpKind::ConvTranspose2dI4
                 | OpKind::MatMulMaskSoftmax
+                | OpKind::Repeat
         )
     }
 
@@ -164,6 +174,9 @@ impl OpKind {
             OpKind::RmsNorm => "RmsNorm",
             OpKind::MatMulMaskSoftmax => "MatMulMaskSoftmax",
             OpKind::LogSoftmax => "LogSoftmax",
+            OpKind::Gather => "Gather",
+            OpKind::State => "State",
+            OpKind::Repeat => "Repeat",
         }
     }
 }
@@ -739,6 +752,36 @@ params! {
     ConcatParams for Concat {
         /// Axis, counted in the tensors' own rank.
         axis: u32,
+    }
+}
+
+params! {
+    /// `y[.., i, ..] = x[.., index[i], ..]` along `axis`; the second input holds the indices, of i32: those from minus the
+    /// length of the axis to -1 count from its end.
+    GatherParams for Gather {
+        /// Axis, counted in the rank of `x`.
+        axis: u32,
+    }
+}
+
+params! {
+    /// `y = x`, where `y` is what operators of the next run read: a state that a model is given and gives. It keeps its
+    /// place in the arena between runs.
+    StateParams for State {
+        /// What `y` holds before the first run, in its quantized domain ([`crate::Session::reset_state`]).
+        initial: i32,
+    }
+}
+
+params! {
+    /// Runs the operators before it again: steps of a sequence, whose records are in the plan once. What differs from step
+    /// to step, such as the place in a sequence, is in tensors that the operators themselves change. The output is that of
+    /// the last of them.
+    RepeatParams for Repeat {
+        /// How many operators, none of which repeats others.
+        len: u32,
+        /// How many times more, besides the one time that they ran before.
+        times: u32,
     }
 }
 

@@ -23,8 +23,18 @@ pub trait Operator {
     ///
     /// # Errors
     ///
-    /// Never for a record that `check` accepted; kernels return an error where others would panic.
+    /// [`Reason::IndexOutOfRange`] where inputs hold indices; otherwise never for a record that `check` accepted: kernels
+    /// return an error where others would panic.
     fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason>;
+
+    /// As [`Operator::run`], for an operator that runs others: those of the set `O`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Operator::run`].
+    fn run_in<O: OperatorSet>(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
+        Self::run(op, plan, arena)
+    }
 }
 
 /// A set of operators, made by [`operator_set!`](crate::operator_set).
@@ -72,7 +82,7 @@ macro_rules! operator_set {
                 arena: &mut [u8],
             ) -> Result<(), $crate::error::Reason> {
                 match op.kind {
-                    $($crate::op::OpKind::$op => <$crate::kernels::$op as $crate::operator::Operator>::run(op, plan, arena),)*
+                    $($crate::op::OpKind::$op => <$crate::kernels::$op as $crate::operator::Operator>::run_in::<Self>(op, plan, arena),)*
                     #[allow(unreachable_patterns)]
                     _ => Err($crate::error::Reason::OperatorNotRegistered),
                 }
@@ -86,6 +96,7 @@ operator_set! {
     pub struct AllOperators {
         Conv2d, DepthwiseConv2d, FullyConnected, MatMul, Add, Mul, Lut, Softmax, LayerNorm, AvgPool2d, MaxPool2d,
         Transpose, Concat, Pad, Requantize, Conv2dI4, DepthwiseConv2dI4, FullyConnectedI4, MatMulSoftmax,
-        ConvTranspose2d, ConvTranspose2dI4, Take, Div, Resize2d, ArgMax, RmsNorm, MatMulMaskSoftmax, LogSoftmax,
+        ConvTranspose2d, ConvTranspose2dI4, Take, Div, Resize2d, ArgMax, RmsNorm, MatMulMaskSoftmax, LogSoftmax, Gather,
+        State, Repeat,
     }
 }

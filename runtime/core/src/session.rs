@@ -1,7 +1,8 @@
 //! A plan with its arena: inputs in, operators in order, outputs out.
 
 use crate::error::{Error, Reason};
-use crate::kernels::memory;
+use crate::kernels::{State, memory};
+use crate::op::OpKind;
 use crate::operator::{AllOperators, OperatorSet};
 use crate::plan::{OpView, Plan, TensorRecord};
 use crate::quant;
@@ -82,7 +83,8 @@ impl<'p, 'm, O: OperatorSet> Session<'p, 'm, O> {
     ///
     /// # Errors
     ///
-    /// Never for a plan that [`Plan::parse`] accepted; the type says so to callers that cannot panic.
+    /// [`Reason::IndexOutOfRange`] when the model looks something up by integers of its inputs, and one of them is out of
+    /// range. Otherwise never for a plan that [`Plan::parse`] accepted.
     pub fn run(&mut self) -> Result<(), Error> {
         self.run_profiled(&mut NoProfile)
     }
@@ -98,6 +100,20 @@ impl<'p, 'm, O: OperatorSet> Session<'p, 'm, O> {
             profile.before(&op);
             O::run(&op, &plan, self.arena).map_err(|reason| Error::at(reason, op.index))?;
             profile.after(&op, self.arena);
+        }
+        Ok(())
+    }
+
+    /// Puts the state that a streaming plan carries from run to run back to what it is before the first one. To be called
+    /// once before that, and before each new stream; plans without state are left as they are.
+    ///
+    /// # Errors
+    ///
+    /// Never for a plan that [`Plan::parse`] accepted.
+    pub fn reset_state(&mut self) -> Result<(), Error> {
+        let plan = self.plan.erase();
+        for op in self.plan.ops().filter(|op| op.kind == OpKind::State) {
+            State::reset(&op, &plan, self.arena).map_err(|reason| Error::at(reason, op.index))?;
         }
         Ok(())
     }

@@ -76,6 +76,9 @@ macro_rules! conformance {
             rms_norm RmsNorm,
             mat_mul_mask_softmax MatMulMaskSoftmax,
             log_softmax LogSoftmax,
+            gather Gather,
+            state State,
+            repeat Repeat,
         }
     };
 }

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use ort::ep::{self, ExecutionProvider};
+use ort::session::SessionInputValue;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::value::TensorRef;
+use ort::value::{TensorRef, Value};
 
 use crate::tensor::extract;
 use crate::{Error, Runtime, Tensor, TensorInfo};
@@ -51,7 +52,7 @@ impl Default for Options {
     }
 }
 
-/// An f32 tensor for a model input.
+/// A tensor for a model input. Where the model takes int32 or int64, the elements must be such integers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Input<'a> {
     /// Its shape.
@@ -152,8 +153,8 @@ impl Session {
                 let found = input.values.len();
                 return Err(misfit(format!("input `{}`: {found} elements for shape {:?}", info.name, input.shape)));
             }
-            let value = TensorRef::from_array_view((input.shape, input.values))
-                .map_err(|error| misfit(format!("input `{}`: {error}", info.name)))?;
+            let value =
+                value(input, &info.element).map_err(|reason| misfit(format!("input `{}`: {reason}", info.name)))?;
             named.push((info.name.as_str(), value));
         }
         let failed = |error: ort::Error| Error::Run { model: self.name.clone(), reason: error.to_string() };
@@ -166,6 +167,22 @@ impl Session {
         }
         Ok(tensors)
     }
+}
+
+/// A tensor of the element type that the model takes.
+fn value<'v>(input: &Input<'v>, element: &str) -> Result<SessionInputValue<'v>, String> {
+    let whole = || match input.values.iter().find(|value| value.fract() != 0.0 || value.abs() >= 2f32.powi(31)) {
+        Some(value) => Err(format!("{value} is no integer of 32 bits")),
+        None => Ok(input.values.iter().map(|&value| value as i32)),
+    };
+    let refused = |error: ort::Error| error.to_string();
+    Ok(match element {
+        "Int32" => Value::from_array((input.shape, whole()?.collect::<Vec<i32>>())).map_err(refused)?.into(),
+        "Int64" => {
+            Value::from_array((input.shape, whole()?.map(i64::from).collect::<Vec<i64>>())).map_err(refused)?.into()
+        }
+        _ => TensorRef::from_array_view((input.shape, input.values)).map_err(refused)?.into(),
+    })
 }
 
 /// Makes an execution provider take what nodes it can; that it cannot be used at all is an error.

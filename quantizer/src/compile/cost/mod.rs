@@ -6,7 +6,7 @@
 
 mod tables;
 
-use equant_runtime::op::OpKind;
+use equant_runtime::op::{OpKind, RepeatParams};
 use equant_runtime::operator::OperatorSet;
 use equant_runtime::plan::{OpView, Plan};
 use equant_runtime::work::{Class, Work};
@@ -88,6 +88,12 @@ pub fn instructions<O: OperatorSet>(core: Core, op: &OpView<'_>, plan: &Plan<'_,
 
 /// As [`instructions`], if the operator's weights had this many bits: 8 or 4.
 pub fn instructions_at<O: OperatorSet>(core: Core, op: &OpView<'_>, plan: &Plan<'_, O>, bits: u32) -> u64 {
+    if let Some(repeat) = op.params::<RepeatParams>() {
+        let first = usize::from(op.index).saturating_sub(repeat.len as usize);
+        let once = plan.ops().skip(first).take(repeat.len as usize).filter(|op| op.kind != OpKind::Repeat);
+        let once: u64 = once.map(|op| instructions(core, &op, plan)).sum();
+        return once.saturating_mul(repeat.times.into());
+    }
     let fitted = Work::of(op, plan).and_then(|work| core.fit(work.class, bits).map(|fit| (work, fit)));
     match fitted {
         Some((work, fit)) => {

@@ -10,6 +10,7 @@ mod constant;
 mod elementwise;
 mod extrema;
 mod fine;
+mod gather;
 mod linear;
 mod matmul;
 mod norm;
@@ -20,6 +21,7 @@ mod records;
 mod reduce;
 mod resize;
 mod shape;
+mod state;
 mod table;
 mod take;
 mod wide;
@@ -242,6 +244,9 @@ impl<'g> Lowering<'g> {
     fn node(&mut self, node: &'g Node) -> Lowered<()> {
         if !node.domain.is_empty() && node.domain != "ai.onnx" {
             return unsupported(format!("operators of domain `{}` are not supported", node.domain));
+        }
+        if self.gathers(node) {
+            return self.gather(node);
         }
         if movement::moves(node) {
             return self.take(node);

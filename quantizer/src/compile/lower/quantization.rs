@@ -59,7 +59,7 @@ impl<'g> Lowering<'g> {
             let operand = operand.clone();
             return self.set(node.output(), Value::Operand(operand));
         }
-        let operand = match value {
+        let mut operand = match value {
             Value::Input { shape, dtype } if dtype.is_float() => {
                 if self.quantized.keys().any(|(known, _)| known == name) {
                     return unsupported(
@@ -73,6 +73,10 @@ impl<'g> Lowering<'g> {
             Value::Pending(pending) => self.emit(&pending, Some(q))?,
             other => self.operand_of(name, other)?,
         };
+        if q.dtype != DType::I8 {
+            // A sum over steps can grow with each: a tighter bound of the first ones would make them differ from the rest.
+            operand.range = q.levels;
+        }
         self.quantized.insert(key, operand.clone());
         if !matches!(self.values.get(name), Some(Value::Operand(_) | Value::Input { .. } | Value::Table(_))) {
             // The float value itself is known to the quantized one's precision: enough for comparisons.
@@ -123,11 +127,16 @@ impl<'g> Lowering<'g> {
         // Only those have channels; other tensors lie as the model has them.
         let channels_last = shape.len() == 4 || shape.len() == 3 && self.is_signal(name);
         let view = if channels_last { View::channels_last(shape) } else { View::row_major(shape) };
+        Ok(self.input_operand_of(name, view, q))
+    }
+
+    /// A graph input as a tensor of the plan that lies in memory as `view` says.
+    pub(super) fn input_operand_of(&mut self, name: &str, view: View, q: QParams) -> Operand {
         let operand = self.fresh(view, q, q.levels);
         let record = self.interface_record(&operand);
         let position = self.graph.inputs.iter().position(|input| input.name == name).unwrap_or(0);
         self.inputs.insert(position, record);
-        Ok(operand)
+        operand
     }
 
     /// Whether a value `[N, C, L]` is used as an image `[N, C, 1, L]`.

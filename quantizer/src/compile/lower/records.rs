@@ -79,7 +79,6 @@ impl Lowering<'_> {
 
     /// Brings the graph's outputs into their declared order.
     pub(super) fn finish(mut self, keep: &[String]) -> Result<Program, Error> {
-        self.program.inputs = self.inputs.values().copied().collect();
         for output in &self.graph.outputs {
             if matches!(self.values.get(&output.name), Some(Value::Failed)) {
                 continue;
@@ -88,6 +87,7 @@ impl Lowering<'_> {
                 self.issues.push(Issue { node: output.name.clone(), operator: "output".into(), reason });
             }
         }
+        self.states()?;
         if !self.issues.is_empty() {
             return Err(Error::Nodes(self.issues));
         }

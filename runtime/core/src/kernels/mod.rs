@@ -19,6 +19,7 @@ mod div;
 mod dsp;
 mod fixed;
 mod fully_connected;
+mod gather;
 mod layer_norm;
 mod linear;
 mod log_softmax;
@@ -38,11 +39,13 @@ mod patches;
 mod product;
 #[cfg(feature = "reference")]
 pub mod reference;
+mod repeat;
 mod requantize;
 mod resize2d;
 #[cfg(scalar)]
 mod scalar;
 mod softmax;
+mod state;
 mod strips;
 mod take;
 mod transpose;
@@ -61,6 +64,7 @@ pub use conv2d::{Conv2d, Conv2dI4, conv2d_filter_len, pack_conv2d};
 pub use depthwise_conv2d::{DepthwiseConv2d, DepthwiseConv2dI4, depthwise_conv2d_work_len, pack_depthwise_conv2d};
 pub use div::Div;
 pub use fully_connected::{FullyConnected, FullyConnectedI4, pack_fully_connected};
+pub use gather::Gather;
 pub use layer_norm::{LayerNorm, RmsNorm};
 pub use log_softmax::LogSoftmax;
 pub use lut::Lut;
@@ -73,9 +77,11 @@ pub use pad::Pad;
 #[cfg(feature = "build")]
 pub(crate) use patches::PIXELS;
 pub use patches::patches_len;
+pub use repeat::Repeat;
 pub use requantize::Requantize;
 pub use resize2d::Resize2d;
 pub use softmax::Softmax;
+pub use state::State;
 #[cfg(feature = "build")]
 pub(crate) use strips::WHOLE;
 pub use take::Take;

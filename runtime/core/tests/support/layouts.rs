@@ -1,6 +1,8 @@
 //! Cases of the operators that only move elements.
 
-use equant_runtime::op::{ArgMaxParams, ConcatParams, ConstRef, OpKind, PadParams, TakeParams, TransposeParams};
+use equant_runtime::op::{
+    ArgMaxParams, ConcatParams, ConstRef, GatherParams, OpKind, PadParams, StateParams, TakeParams, TransposeParams,
+};
 use equant_runtime::plan::DType;
 
 use super::{Case, Draws, Spec};
@@ -99,4 +101,32 @@ pub(crate) fn arg_max(draws: &mut Draws) -> Case {
     }
     let params = ArgMaxParams { least: draws.range(0, 1), select_last: draws.range(0, 1) };
     case.finish(&params, &Spec::new(DType::I32, &[shape[0], shape[2]], 0))
+}
+
+pub(crate) fn gather(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::Gather);
+    let mut shape = shape(draws);
+    shape.truncate(3);
+    let axis = draws.range(0, shape.len() as u32 - 1) as usize;
+    let dtype = draws.dtype();
+    let zero_point = draws.zero_point(dtype);
+    case.random_input(&Spec::new(dtype, &shape, zero_point), draws);
+    // A single index without an axis, one axis, or two where the output's rank allows.
+    let mut counts = vec![draws.range(1, 7), draws.range(1, 3)];
+    counts.truncate(draws.range(0, 5 - shape.len() as u32) as usize);
+    let size = i64::from(shape[axis]);
+    let index = |draws: &mut Draws| (draws.noise() % (2 * size as u64)) as i64 - size;
+    let indices = (0..counts.iter().product::<u32>()).flat_map(|_| (index(draws) as i32).to_le_bytes()).collect();
+    case.input(&Spec { scale: 1.0, ..Spec::new(DType::I32, &counts, 0) }, indices);
+    let gathered = [&shape[..axis], &counts, &shape[axis + 1..]].concat();
+    case.finish(&GatherParams { axis: axis as u32 }, &Spec::new(dtype, &gathered, zero_point))
+}
+
+pub(crate) fn state(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::State);
+    let shape = shape(draws);
+    let dtype = draws.dtype();
+    let zero_point = draws.zero_point(dtype);
+    case.random_input(&Spec::new(dtype, &shape, zero_point), draws);
+    case.finish(&StateParams { initial: zero_point.into() }, &Spec::new(dtype, &shape, zero_point))
 }

@@ -145,6 +145,8 @@ pub(crate) struct Case {
     pub(crate) contents: Vec<(u32, Vec<u8>)>,
     inputs: Vec<u16>,
     offsets: Vec<u32>,
+    /// Output of the operator before the one tested.
+    last: Option<u16>,
     /// Index, offset and length of the second output.
     work: Option<(u16, u32, u32)>,
     end: u32,
@@ -153,7 +155,16 @@ pub(crate) struct Case {
 impl Case {
     pub(crate) fn new(kind: OpKind) -> Self {
         let builder = Builder::new(Target::Portable);
-        Self { builder, kind, contents: Vec::new(), inputs: Vec::new(), offsets: Vec::new(), work: None, end: 8 }
+        Self {
+            builder,
+            kind,
+            contents: Vec::new(),
+            inputs: Vec::new(),
+            offsets: Vec::new(),
+            last: None,
+            work: None,
+            end: 8,
+        }
     }
 
     fn place(&mut self, spec: &Spec) -> u32 {
@@ -246,6 +257,17 @@ impl Case {
         if self.kind == P::FOUR_BIT { self.finish(&FourBit(*params), output) } else { self.finish(params, output) }
     }
 
+    /// Adds an operator that runs before the one tested, which reads none of its inputs; its output takes the place of
+    /// input `i`.
+    pub(crate) fn before<P: Params>(&mut self, params: &P, output: &Spec, i: usize) -> u32 {
+        let offset = self.offsets[i];
+        let y = self.builder.tensor(output.record(offset, 0)).unwrap();
+        self.builder.op(params, &self.inputs, &[y], 1, None).unwrap();
+        self.inputs.clear();
+        self.last = Some(y);
+        offset
+    }
+
     /// Adds the operator, its output in a place of its own.
     pub(crate) fn finish<P: Params>(mut self, params: &P, output: &Spec) -> Self {
         let offset = self.place(output);
@@ -266,9 +288,9 @@ impl Case {
         self.work = Some((self.builder.tensor(spec.record(offset, 0)).unwrap(), offset, spec.byte_len()));
     }
 
-    fn finish_at<P: Params>(mut self, params: &P, output: &Spec, offset: u32) -> Self {
+    pub(crate) fn finish_at<P: Params>(mut self, params: &P, output: &Spec, offset: u32) -> Self {
         assert_eq!(P::KIND, self.kind);
-        let y = self.builder.tensor(output.record(offset, 0)).unwrap();
+        let y = self.last.unwrap_or_else(|| self.builder.tensor(output.record(offset, 0)).unwrap());
         let outputs: Vec<u16> = [y].into_iter().chain(self.work.map(|(index, ..)| index)).collect();
         self.builder.op(params, &self.inputs, &outputs, 1, Some("op")).unwrap();
         self.builder.output(y);
@@ -326,13 +348,14 @@ impl Case {
         let image = self.image();
         let plan: Plan<'_> = Plan::parse(&image).unwrap();
         let mut arena = self.arena(plan.arena_len());
-        let op = plan.ops().next().unwrap();
-        let y = plan.model_output(0).unwrap();
-        let values = reference::run(&op, &plan, &arena);
-        assert_eq!(values.len(), y.elements().unwrap() as usize);
-        let size = y.dtype.size();
-        for (slot, value) in arena[y.offset as usize..].chunks_mut(size).zip(values) {
-            slot.copy_from_slice(&value.to_le_bytes()[..size]);
+        for op in plan.ops() {
+            let y = plan.output(&op, 0).unwrap();
+            let values = reference::run(&op, &plan, &arena);
+            assert_eq!(values.len(), y.elements().unwrap() as usize);
+            let size = y.dtype.size();
+            for (slot, value) in arena[y.offset as usize..].chunks_mut(size).zip(values) {
+                slot.copy_from_slice(&value.to_le_bytes()[..size]);
+            }
         }
         self.forget_work(&mut arena);
         arena
@@ -365,6 +388,9 @@ pub(crate) fn case(kind: OpKind, draws: &mut Draws) -> Case {
         OpKind::MatMulMaskSoftmax => numeric::mat_mul_mask_softmax(draws),
         OpKind::Transpose => layouts::transpose(draws),
         OpKind::Concat => layouts::concat(draws),
+        OpKind::Repeat => numeric::repeat(draws),
+        OpKind::State => layouts::state(draws),
+        OpKind::Gather => layouts::gather(draws),
         OpKind::Pad => layouts::pad(draws),
         OpKind::Take => layouts::take(draws),
         OpKind::ArgMax => layouts::arg_max(draws),

@@ -2,7 +2,8 @@
 
 use equant_runtime::op::{
     AddParams, DivParams, FullyConnectedParams, LayerNormParams, LogSoftmaxParams, LutParams, MatMulMaskSoftmaxParams,
-    MatMulParams, MatMulSoftmaxParams, MulParams, OpKind, Params, RequantizeParams, RmsNormParams, SoftmaxParams,
+    MatMulParams, MatMulSoftmaxParams, MulParams, OpKind, Params, RepeatParams, RequantizeParams, RmsNormParams,
+    SoftmaxParams,
 };
 use equant_runtime::plan::{DType, RANGE_I4, RANGE_U4};
 
@@ -330,4 +331,19 @@ fn normalization<P: Params>(draws: &mut Draws, kind: OpKind, of: impl FnOnce(Lay
         clamp: draws.clamp(dtype),
     };
     unary(draws, case, &of(params), [&x, &y])
+}
+
+/// Sums that grow, or wander, with every repetition.
+pub(crate) fn repeat(draws: &mut Draws) -> Case {
+    let mut case = Case::new(OpKind::Repeat);
+    let dtype = draws.dtype();
+    let spec = Spec::new(dtype, &[draws.range(1, 20)], draws.zero_point(dtype));
+    for _ in 0..2 {
+        let bytes = draws.bytes(dtype, spec.elements());
+        case.input(&spec, bytes);
+    }
+    let b_factor = (draws.noise() % (1 << 28)) as i32;
+    let params = AddParams { a_factor: 1 << 30, b_factor, shift: 30, clamp: draws.clamp(dtype) };
+    let offset = case.before(&params, &spec, 0);
+    case.finish_at(&RepeatParams { len: 1, times: draws.range(1, 9) }, &spec, offset)
 }

@@ -3,7 +3,7 @@
 use alloc::{vec, vec::Vec};
 
 use super::{Record, Tensor, indices};
-use crate::op::{ArgMaxParams, ConcatParams, PadParams, TakeParams, TransposeParams};
+use crate::op::{ArgMaxParams, ConcatParams, GatherParams, PadParams, TakeParams, TransposeParams};
 
 /// Element at an index of four axes with leading ones.
 fn at_leading(x: &Tensor, [a, b, c, d]: [usize; 4]) -> i32 {
@@ -93,4 +93,23 @@ pub(super) fn arg_max(record: &Record<'_>) -> Vec<i32> {
         }
     }
     y
+}
+
+pub(super) fn gather(record: &Record<'_>) -> Vec<i32> {
+    let axis = record.params::<GatherParams>().axis as usize;
+    let (x, indices) = (record.input(0), record.input(1));
+    let size = x.dims[axis] as i64;
+    let (outer, inner) = (x.dims[..axis].iter().product(), x.dims[axis + 1..].iter().product::<usize>());
+    let mut y = Vec::new();
+    for before in 0..outer {
+        for &index in &indices.values {
+            let row = before * x.dims[axis] + index.rem_euclid(size) as usize;
+            y.extend((0..inner).map(|after| x.values[row * inner + after] as i32));
+        }
+    }
+    y
+}
+
+pub(super) fn state(record: &Record<'_>) -> Vec<i32> {
+    record.input(0).values.iter().map(|&value| value as i32).collect()
 }

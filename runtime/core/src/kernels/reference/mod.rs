@@ -12,7 +12,7 @@ mod window;
 
 use alloc::vec::Vec;
 
-use crate::op::{ConstRef, OpKind, Params, Weighted};
+use crate::op::{ConstRef, OpKind, Params, RepeatParams, Weighted};
 use crate::plan::{DType, OpView, Plan, TensorRecord};
 use crate::quant::Multiplier;
 
@@ -143,6 +143,25 @@ fn indices([a, b, c, d]: [usize; 4]) -> impl Iterator<Item = [usize; 4]> {
     (0..a * b * c * d).map(move |i| [i / (b * c * d), i / (c * d) % b, i / d % c, i % d])
 }
 
+/// What the last of the repeated operators makes in the end.
+fn repeat(record: &Record<'_>) -> Vec<i32> {
+    let p: RepeatParams = record.params();
+    let mut arena = record.arena.to_vec();
+    let mut values = Vec::new();
+    for _ in 0..p.times {
+        let first = usize::from(record.op.index) - p.len as usize;
+        for op in record.plan.ops().skip(first).take(p.len as usize) {
+            values = run(&op, record.plan, &arena);
+            let y = record.plan.output(&op, 0).expect("an output");
+            let size = y.dtype.size();
+            for (slot, value) in arena[y.offset as usize..].chunks_mut(size).zip(&values) {
+                slot.copy_from_slice(&value.to_le_bytes()[..size]);
+            }
+        }
+    }
+    values
+}
+
 /// The elements of the first output of `op`, in order, for these contents of the arena.
 ///
 /// # Panics
@@ -166,6 +185,9 @@ pub fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &[u8]) -> Vec<i32> {
         OpKind::Transpose => layout::transpose(&record),
         OpKind::Concat => layout::concat(&record),
         OpKind::Pad => layout::pad(&record),
+        OpKind::State => layout::state(&record),
+        OpKind::Repeat => repeat(&record),
+        OpKind::Gather => layout::gather(&record),
         OpKind::Requantize => elementwise::requantize(&record),
         OpKind::MatMulSoftmax => matrix::mat_mul_softmax(&record),
         OpKind::Take => layout::take(&record),
