@@ -5,9 +5,10 @@ use core::mem::offset_of;
 use core::ptr;
 
 use super::channels::{self, Finish};
-use super::patches::{Runs, copy_runs};
+use super::patches::copy_runs;
 use super::{VECTOR, extension};
 use crate::kernels::channels::{Channels, Output};
+use crate::kernels::patches::Runs;
 use crate::kernels::weights::{Matrix, OCTET, Width};
 use crate::kernels::window::{Axis, Window};
 use crate::plan::DType;

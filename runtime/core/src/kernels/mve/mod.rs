@@ -15,7 +15,7 @@ mod pool;
 pub(super) use add::add;
 pub(super) use depthwise::Depthwise;
 pub(super) use linear::run;
-pub(super) use patches::{Runs, copy, copy_runs};
+pub(super) use patches::{copy, copy_runs};
 pub(super) use pool::{Mean, Pixels};
 
 /// Tells the assembler that the core has the extension: functions written whole are assembled for the least core of the

@@ -7,31 +7,17 @@
 use core::arch::asm;
 
 use super::VECTOR;
+use crate::kernels::patches::Runs;
 use crate::kernels::weights::{OCTET, Width};
-
-/// Runs of bytes, and how far they lie apart.
-#[derive(Clone, Copy)]
-pub(in crate::kernels) struct Runs {
-    /// Number of runs.
-    pub(in crate::kernels) count: usize,
-    /// Bytes of each.
-    pub(in crate::kernels) len: usize,
-    /// From the start of one to the next where they are read.
-    pub(in crate::kernels) from_step: usize,
-    /// From the start of one to the next where they are written.
-    pub(in crate::kernels) to_step: usize,
-}
 
 /// Copies runs of bytes from the start of `from` to the start of `to`.
 #[inline(always)]
 pub(in crate::kernels) fn copy_runs(from: &[i8], to: &mut [i8], runs: Runs) -> Option<()> {
     let Runs { count, len, from_step, to_step } = runs;
-    let Some(last) = count.checked_sub(1) else { return Some(()) };
-    if len == 0 {
+    if count == 0 || len == 0 {
         return Some(());
     }
-    from.get(..last.checked_mul(from_step)?.checked_add(len)?)?;
-    to.get(..last.checked_mul(to_step)?.checked_add(len)?)?;
+    runs.fit(from, to)?;
     // SAFETY: reads and writes `len` bytes at `count` places, `from_step` and `to_step` apart, whose last ends within the
     // slices. Neither `count` nor `len` is 0.
     unsafe {

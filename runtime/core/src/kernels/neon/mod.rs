@@ -21,7 +21,7 @@ pub(super) use depthwise::Depthwise;
 pub(super) use elementwise::{Rescale, add, mul};
 pub(super) use linear::run;
 pub(super) use lut::look_up;
-pub(super) use patches::{Runs, copy, copy_runs};
+pub(super) use patches::{copy, copy_runs};
 pub(super) use product::Products;
 pub(super) use softmax::Powers;
 

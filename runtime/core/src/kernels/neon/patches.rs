@@ -3,28 +3,16 @@
 use core::arch::aarch64::*;
 
 use super::VECTOR;
+use crate::kernels::patches::Runs;
 use crate::kernels::weights::OCTET;
-
-/// Runs of bytes, and how far they lie apart.
-#[derive(Clone, Copy)]
-pub(in crate::kernels) struct Runs {
-    /// Number of runs.
-    pub(in crate::kernels) count: usize,
-    /// Bytes of each.
-    pub(in crate::kernels) len: usize,
-    /// From the start of one to the next where they are read.
-    pub(in crate::kernels) from_step: usize,
-    /// From the start of one to the next where they are written.
-    pub(in crate::kernels) to_step: usize,
-}
 
 /// Copies runs of bytes from the start of `from` to the start of `to`.
 #[inline(always)]
 pub(in crate::kernels) fn copy_runs(from: &[i8], to: &mut [i8], runs: Runs) -> Option<()> {
-    let Runs { count, len, from_step, to_step } = runs;
-    let Some(last) = count.checked_sub(1) else { return Some(()) };
-    from.get(..last.checked_mul(from_step)?.checked_add(len)?)?;
-    to.get(..last.checked_mul(to_step)?.checked_add(len)?)?;
+    if runs.count == 0 {
+        return Some(());
+    }
+    runs.fit(from, to)?;
     // SAFETY: the last run ends within the slices, which do not overlap.
     unsafe { copy_bytes(from.as_ptr(), to.as_mut_ptr(), runs) };
     Some(())

@@ -6,6 +6,29 @@ use crate::kernels::mve as copies;
 #[cfg(neon)]
 use crate::kernels::neon as copies;
 
+/// Runs of bytes, and how far they lie apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Runs {
+    /// Number of runs.
+    pub(crate) count: usize,
+    /// Bytes of each.
+    pub(crate) len: usize,
+    /// From the start of one to the next where they are read.
+    pub(crate) from_step: usize,
+    /// From the start of one to the next where they are written.
+    pub(crate) to_step: usize,
+}
+
+impl Runs {
+    /// Whether the last run, and so every one, ends within the bytes read and those written; there is one at least.
+    pub(crate) fn fit(self, from: &[i8], to: &[i8]) -> Option<()> {
+        let last = self.count.checked_sub(1)?;
+        from.get(..last.checked_mul(self.from_step)?.checked_add(self.len)?)?;
+        to.get(..last.checked_mul(self.to_step)?.checked_add(self.len)?)?;
+        Some(())
+    }
+}
+
 /// One pixel's place in patches. `W` is twice the number of pixels: words of a quad.
 pub(crate) struct Patch<'a, const W: usize> {
     elements: &'a mut [i8],
@@ -34,7 +57,7 @@ impl<'a, const W: usize> Patch<'a, W> {
     #[inline(always)]
     pub(crate) fn write_segments(&mut self, x: &[i8], [count, distance]: [usize; 2], quads: usize) -> Option<()> {
         let len = quads.wrapping_mul(4);
-        copies::copy_runs(x, self.elements, copies::Runs { count, len, from_step: distance, to_step: len })
+        copies::copy_runs(x, self.elements, Runs { count, len, from_step: distance, to_step: len })
     }
 
     /// As [`Self::write`], beginning after `skipped` elements of quad `at`. What is left of a quad meets weights of 0.

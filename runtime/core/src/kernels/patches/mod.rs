@@ -17,7 +17,7 @@ mod quads;
 mod rows;
 
 #[cfg(bytes)]
-pub(crate) use bytes::Patch;
+pub(crate) use bytes::{Patch, Runs};
 #[cfg(scalar)]
 use lanes as layout;
 #[cfg(dsp)]
