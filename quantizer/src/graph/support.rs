@@ -5,15 +5,19 @@
 //!
 //! | operators | forms |
 //! | --- | --- |
-//! | Conv, ConvTranspose | images; constant weights and biases |
-//! | Gemm, MatMul | constant weights of rank 2; MatMul also of two activations with equal batches |
+//! | Conv, ConvTranspose | images and signals; constant weights and biases |
+//! | Gemm, MatMul | every form with one constant operand; MatMul also of two activations whose batches broadcast |
+//! | Einsum | a transposition, or what is a MatMul after transposition |
+//! | Attention | without a cache of keys and values, a soft cap or further outputs; masks are constants or activations |
 //! | Add, Sub, Mul, Div, Min, Max | two activations that broadcast, or one and a constant; Min, Max, Sum and Mean of any number |
 //! | Pow | a constant number as exponent, or a function of one value |
 //! | PRelu | constant slopes |
 //! | functions of one variable ([`eval::eval_unary`]), Clip, Relu | tables over 8 bits; bounds constant |
-//! | Softmax, LayerNormalization | the last axis |
+//! | Softmax, LogSoftmax | any axis |
+//! | LayerNormalization, RMSNormalization | any trailing axes; also as exporters write them out |
+//! | InstanceNormalization, GroupNormalization, MeanVarianceNormalization, LpNormalization | the last of order 2 |
 //! | BatchNormalization | folded, or on images |
-//! | AveragePool, MaxPool, GlobalAveragePool | images; averages without dilations |
+//! | AveragePool, MaxPool, GlobalAveragePool | images and signals |
 //! | GlobalMaxPool, ReduceMax, ReduceMin, ReduceMean, ReduceSum | any constant axes, with or without keepdims |
 //! | ReduceL1, ReduceL2, ReduceSumSquare, ReduceLogSum | the same, as functions of a sum |
 //! | ArgMax, ArgMin | any axis; the indices are 32-bit integers of the plan |
