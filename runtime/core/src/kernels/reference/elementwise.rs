@@ -45,7 +45,7 @@ pub(super) fn div(record: &Record<'_>) -> Vec<i32> {
             return [low, (zero_point as i32).clamp(low, high), high][(a.signum() + 1) as usize];
         }
         // a · mantissa / (b · 2^total), rounded half up.
-        let total = 31 + p.shift as u32;
+        let total = (31 + p.shift) as u32;
         let numerator = i128::from(a * b.signum()) * i128::from(p.mantissa);
         let denominator = i128::from(b.abs()) << total;
         let rounded = (2 * numerator + denominator).div_euclid(2 * denominator);
