@@ -1,6 +1,5 @@
 //! Removes nodes that change nothing: Identity, Dropout in inference, casts to the same type or between types of
-//! indices, and layout
-//! operators whose result is their input.
+//! indices, sums with zero (a mask that hides nothing), and layout operators whose result is their input.
 
 use super::bypass;
 use crate::graph::shape::{Shapes, TensorType, infer_partial};
@@ -14,7 +13,7 @@ pub(super) fn run(graph: &mut Graph) -> usize {
     while index < graph.nodes.len() {
         let node = &graph.nodes[index];
         if changes_nothing(graph, node, &shapes) {
-            let source = node.inputs[0].clone();
+            let source = node.inputs[usize::from(node.op_type == "Add" && is_zero(graph, node, 0))].clone();
             if bypass(graph, index, &source) {
                 count += 1;
                 continue;
@@ -34,7 +33,8 @@ fn changes_nothing(graph: &Graph, node: &Node, shapes: &[Shapes; 2]) -> bool {
             name.is_empty() || !(graph.is_output(name) || graph.nodes.iter().any(|n| n.inputs.contains(name)))
         })
     };
-    let kinds = |i: usize| (shapes[i].types.get(&node.inputs[0]), shapes[i].types.get(node.output()));
+    let kept = usize::from(node.op_type == "Add" && is_zero(graph, node, 0));
+    let kinds = |i: usize| (node.input(kept).and_then(|x| shapes[i].types.get(x)), shapes[i].types.get(node.output()));
     let same = || (0..2).all(|i| matches!(kinds(i), (Some(a), Some(b)) if a == b));
     match node.op_type.as_str() {
         "Identity" => true,
@@ -44,6 +44,7 @@ fn changes_nothing(graph: &Graph, node: &Node, shapes: &[Shapes; 2]) -> bool {
         }
         "Cast" if is_index_cast(graph, node, kinds(0)) => true,
         "Cast" | "CastLike" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Expand" | "Slice" | "Pad" => same(),
+        "Add" => is_zero(graph, node, 1 - kept) && same(),
         "Concat" => node.inputs.len() == 1,
         "Transpose" => kinds(0).0.is_some_and(|kind| {
             let rank = kind.shape.len();
@@ -51,6 +52,12 @@ fn changes_nothing(graph: &Graph, node: &Node, shapes: &[Shapes; 2]) -> bool {
         }),
         _ => false,
     }
+}
+
+/// Whether an operand is a float constant of zeros.
+fn is_zero(graph: &Graph, node: &Node, operand: usize) -> bool {
+    let constant = node.input(operand).and_then(|name| graph.initializers.get(name));
+    constant.is_some_and(|tensor| tensor.dtype.is_float() && tensor.to_f32().iter().all(|&value| value == 0.0))
 }
 
 /// Whether a node makes int64 of int32 or the reverse, and everything that reads it takes the result for indices.
@@ -83,6 +90,18 @@ mod tests {
         assert_eq!(run(&mut graph), 2);
         assert_eq!(graph.nodes, [Node::new("Relu", "r", ["x"], ["y"])]);
         assert_eq!(run(&mut graph), 0);
+    }
+
+    #[test]
+    fn sums_with_zero_go_unless_they_broadcast() {
+        let mut graph = Graph { opset: 17, inputs: vec![value("x")], outputs: vec![value("y")], ..Graph::default() };
+        graph.initializers.insert("none".into(), Tensor::from_f32(&[2], &[0.0, -0.0]));
+        graph.initializers.insert("rows".into(), Tensor::from_f32(&[3, 1, 2], &[0.0; 6]));
+        graph.nodes.push(Node::new("Add", "a", ["x", "none"], ["b"]));
+        graph.nodes.push(Node::new("Add", "c", ["none", "b"], ["d"]));
+        graph.nodes.push(Node::new("Add", "e", ["d", "rows"], ["y"]));
+        assert_eq!(run(&mut graph), 2);
+        assert_eq!(graph.nodes, [Node::new("Add", "e", ["x", "rows"], ["y"])]);
     }
 
     #[test]
