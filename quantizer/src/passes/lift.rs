@@ -129,6 +129,9 @@ fn sunk(graph: &mut Graph, index: usize, ranks: &impl Fn(&str) -> Option<usize>)
         return None;
     }
     let data = if one_input { 1 } else { node.inputs.len() };
+    if node.inputs.len() < data {
+        return None;
+    }
     let is_constant = |name: &String| graph.initializers.contains_key(name);
     let of_signals = node.inputs[..data].iter().all(|name| is_constant(name) || ranks(name) == Some(3));
     if !of_signals || !node.inputs[..data].iter().any(|name| image(graph, name).is_some()) {
