@@ -196,7 +196,8 @@ pub enum ErrorKind {
     },
     /// An index beyond the table that the model looks it up in.
     #[error(
-        "array `{array}`: sample {sample} holds index {value}, and the model looks up {low} to {high}; repair the sample, or          map what is unknown to a row that stands for it"
+        "array `{array}`: sample {sample} holds index {value}, and the model looks up {low} to {high}; repair the sample, or \
+         map what is unknown to a row that stands for it"
     )]
     Index {
         /// The array.
