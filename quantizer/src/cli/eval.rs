@@ -17,12 +17,9 @@ pub(super) fn run(args: EvalArgs, output: &Output) -> Result<(), Failure> {
     let no_dims = crate::passes::Dims::new();
     let own_dims = if args.reference.is_some() && is_plan { &no_dims } else { &dims };
     let model = Model::streaming(&args.model, own_dims, &args.streaming.state)?;
-    // A QDQ file tells the states of the float model that it was made from; a plan does not know their names.
-    let told = match model.kind {
-        Kind::Quantized => state::pairs(&model.graph).map_err(Failure::Input)?,
-        _ => Vec::new(),
-    };
-    let states = if args.streaming.state.is_empty() { &told } else { &args.streaming.state };
+    // A QDQ file tells the states of the float model that it was made from.
+    let told = model.states()?;
+    let states = if told.is_empty() { &args.streaming.state } else { &told };
     let reference = args.reference.as_deref().map(|path| Model::streaming(path, &dims, states)).transpose()?;
     if let Some(reference) = &reference {
         compatible(&model, reference)?;
@@ -72,7 +69,8 @@ pub(super) fn run(args: EvalArgs, output: &Output) -> Result<(), Failure> {
 fn metric(args: &EvalArgs, model: &Model, samples: &crate::data::Samples) -> Result<crate::metrics::Metric, Failure> {
     let (inputs, outputs) = model.shapes();
     let first = |shapes: Vec<Vec<usize>>| shapes.into_iter().next().unwrap_or_default();
-    let metric = pipeline::choose_metric(args.judge.metric.metric(), &first(inputs), &first(outputs), samples)?;
+    let asked = pipeline::asked_metric(args.judge.metric.metric(), &model.graph, samples);
+    let metric = pipeline::choose_metric(asked, &first(inputs), &first(outputs), samples)?;
     if samples.labels().is_none() && args.reference.is_none() {
         return Err(Failure::Usage(format!(
             "{}: has no labels (array `y`, or `labels.csv` in a folder), and there is no model to compare with: add \
@@ -89,9 +87,13 @@ fn compatible(model: &Model, reference: &Model) -> Result<(), Failure> {
     if a == b {
         return Ok(());
     }
+    let hint = match state::is_streaming(&model.graph) && !state::is_streaming(&reference.graph) {
+        true => ", and say what is its state with --state OUTPUT=INPUT",
+        false => "",
+    };
     Err(Failure::Input(format!(
         "{}: inputs {:?} and outputs {:?} differ from those of the reference {}: inputs {:?} and outputs {:?}; give \
-         the float model this one was made from",
+         the float model this one was made from{hint}",
         model.file, a.0, a.1, reference.file, b.0, b.1
     )))
 }

@@ -64,10 +64,31 @@ impl Model {
     /// As [`Self::open`], a float model with state that it carries from run to run; the others tell theirs themselves.
     pub(super) fn streaming(path: &Path, dims: &Dims, states: &[Pair]) -> Result<Self, Failure> {
         let mut model = Self::open(path, dims)?;
-        if matches!(model.kind, Kind::Float) {
-            pipeline::declare(&mut model.graph, states, &model.file)?;
+        let file = &model.file;
+        match model.kind {
+            Kind::Float => pipeline::declare(&mut model.graph, states, file)?,
+            Kind::Quantized => {
+                let told = model.states()?;
+                if let Some(Pair { output, input }) = states.iter().find(|pair| !told.contains(pair)) {
+                    return Err(Failure::Usage(format!(
+                        "--state {output}={input}: {file} tells its states itself, and this is none of them; leave it out, \
+                         or quantize the float model with it"
+                    )));
+                }
+            }
+            Kind::Plan(_) if !states.is_empty() && !state::is_streaming(&model.graph) => {
+                return Err(Failure::Usage(format!(
+                    "--state: {file} is a plan that carries no state; quantize the float model with --state"
+                )));
+            }
+            Kind::Plan(_) => {}
         }
         Ok(model)
+    }
+
+    /// The states that the file tells; none of a plan, which does not know their names.
+    pub(super) fn states(&self) -> Result<Vec<Pair>, Failure> {
+        state::pairs(&self.graph).map_err(|reason| Failure::Input(format!("{}: {reason}", self.file)))
     }
 
     /// A runner for the model's outputs.

@@ -24,6 +24,9 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<i64>,
     outputs: &'a [&'a [f32]],
+    /// What the class is the largest of: the first output, after the last step of a sequence.
+    #[serde(skip)]
+    scores: &'a [f32],
 }
 
 pub(super) fn run(args: RunArgs, output: &Output) -> Result<(), Failure> {
@@ -38,8 +41,7 @@ pub(super) fn run(args: RunArgs, output: &Output) -> Result<(), Failure> {
     let preprocess = args.reading.preprocess.as_deref();
     let samples = pipeline::open_samples(&args.input, &model.graph, preprocess)?.head(most(args.limit));
     let (inputs, outputs) = model.shapes();
-    let has_classes =
-        inputs.first() != outputs.first() && outputs.first().is_some_and(|o| o.iter().product::<usize>() > 1);
+    let classes = outputs.first().filter(|output| inputs.first() != Some(output)).map_or(1, |o| o.iter().product());
     let runner = model.runner(args.exec.backend.backend())?;
     let image = image.as_deref().map(AlignedBytes::from);
     let mut times = Times::default();
@@ -52,9 +54,12 @@ pub(super) fn run(args: RunArgs, output: &Output) -> Result<(), Failure> {
         }
         for i in 0..batch.count {
             let row: Vec<&[f32]> = values.iter().map(|value| part(value, i, batch.count)).collect();
+            let first = row.first().copied().unwrap_or_default();
+            let scores = &first[first.len().saturating_sub(classes)..];
             let line = Line {
                 sample: batch.first + i,
-                class: if has_classes { row.first().and_then(|scores| argmax(scores)) } else { None },
+                class: if classes > 1 { argmax(scores) } else { None },
+                scores,
                 label: samples.labels().and_then(|labels| labels.get(batch.first + i).copied()),
                 outputs: &row,
             };
@@ -78,7 +83,7 @@ fn text(line: &Line<'_>) -> String {
     let first = line.outputs.first().copied().unwrap_or_default();
     match line.class {
         Some(class) => {
-            out += &format!("class {class} ({})", real(first.get(class).copied().unwrap_or(0.0).into()));
+            out += &format!("class {class} ({})", real(line.scores.get(class).copied().unwrap_or(0.0).into()));
             match line.label {
                 Some(label) if i64::try_from(class) == Ok(label) => out += &format!("  label {label}"),
                 Some(label) => out += &format!("  label {label}  wrong"),

@@ -202,9 +202,15 @@ pub fn open_samples(path: &Path, graph: &Graph, preprocess: Option<&Path>) -> Re
 pub fn metric(asked: Option<Metric>, graph: &Graph, samples: &Samples) -> Result<Metric, Error> {
     let types = infer_partial(graph, 1).types;
     let shape = |value: Option<&crate::graph::ValueInfo>| value.map(|v| sample_shape(&types, v)).unwrap_or_default();
-    // Without labels every step of a sequence counts.
-    let asked = asked.or((state::is_streaming(graph) && samples.labels().is_none()).then_some(Metric::Sqnr));
-    choose_metric(asked, &shape(graph.inputs.first()), &shape(graph.outputs.first()), samples)
+    let asked = asked_metric(asked, graph, samples);
+    // State is no input that a reconstruction could be of.
+    let input = state::given(graph).unwrap_or_default().first().and_then(|&i| graph.inputs.get(i));
+    choose_metric(asked, &shape(input), &shape(graph.outputs.first()), samples)
+}
+
+/// The metric asked for, if any is: of sequences without labels every step counts, so that they have no class.
+pub fn asked_metric(asked: Option<Metric>, graph: &Graph, samples: &Samples) -> Option<Metric> {
+    asked.or((state::is_streaming(graph) && samples.labels().is_none()).then_some(Metric::Sqnr))
 }
 
 /// As [`metric`], by the shapes of one sample of the first input and the first output.

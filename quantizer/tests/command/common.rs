@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use equant::graph::{Attr, DataType, Dim, Graph, Node, Tensor, ValueInfo};
 use equant::onnx;
+use serde_json::Value;
 
 /// The built command, run in `folder`.
 pub(crate) fn equant(folder: &Path, args: &[&str]) -> Output {
@@ -18,6 +19,28 @@ pub(crate) fn stdout(output: &Output) -> String {
 
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("stderr is UTF-8")
+}
+
+/// Runs the command, which must succeed, and gives what it printed.
+#[track_caller]
+pub(crate) fn succeed(folder: &Path, args: &[&str]) -> String {
+    let output = equant(folder, args);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    stdout(&output)
+}
+
+/// As [`succeed`], with `--json`.
+#[track_caller]
+pub(crate) fn json(folder: &Path, args: &[&str]) -> Value {
+    let text = succeed(folder, &[args, &["--json"]].concat());
+    serde_json::from_str(&text).expect("stdout is JSON")
+}
+
+/// A figure of one of the models that an evaluation compares.
+pub(crate) fn score(evaluation: &Value, subject: &str, field: &str) -> f64 {
+    let scores = evaluation["scores"].as_array().expect("scores");
+    let found = scores.iter().find(|scores| scores["subject"] == subject).expect("subject");
+    found[field].as_f64().unwrap_or_else(|| panic!("{subject} has no {field}: {found}"))
 }
 
 /// A file of the workspace.

@@ -5,3 +5,4 @@ mod help;
 mod media;
 mod quantize;
 mod refusals;
+mod streaming;

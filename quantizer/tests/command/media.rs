@@ -6,7 +6,7 @@ use equant::data::Samples;
 use equant::graph::{Attr, Graph, Node, Tensor};
 use equant::onnx;
 
-use crate::common::{equant, input, npy, npz, numbers, stderr, stdout, workspace};
+use crate::common::{equant, input, npy, npz, numbers, stderr, succeed, workspace};
 
 /// Fashion-MNIST samples used: more than one batch.
 const COUNT: usize = 96;
@@ -70,13 +70,6 @@ fn folder() -> tempfile::TempDir {
     )
     .expect("description");
     folder
-}
-
-#[track_caller]
-fn succeed(folder: &Path, args: &[&str]) -> String {
-    let output = equant(folder, args);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    stdout(&output)
 }
 
 #[test]

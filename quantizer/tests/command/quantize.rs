@@ -1,30 +1,11 @@
 //! The command from files to files.
 
-use std::path::Path;
-
-use crate::common::{equant, folder, model, names, npy, npz, numbers, samples, stderr, stdout, workspace};
+use crate::common::{
+    equant, folder, json, model, names, npy, npz, numbers, samples, score, stderr, succeed, workspace,
+};
 use equant::graph::Tensor;
 use equant::onnx;
 use serde_json::Value;
-
-#[track_caller]
-fn succeed(folder: &Path, args: &[&str]) -> String {
-    let output = equant(folder, args);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    stdout(&output)
-}
-
-#[track_caller]
-fn json(folder: &Path, args: &[&str]) -> Value {
-    let text = succeed(folder, &[args, &["--json"]].concat());
-    serde_json::from_str(&text).expect("stdout is JSON")
-}
-
-fn score(evaluation: &Value, subject: &str, field: &str) -> f64 {
-    let scores = evaluation["scores"].as_array().expect("scores");
-    let found = scores.iter().find(|scores| scores["subject"] == subject).expect("subject");
-    found[field].as_f64().unwrap_or_else(|| panic!("{subject} has no {field}: {found}"))
-}
 
 #[test]
 fn a_small_model_gets_all_its_files() {
