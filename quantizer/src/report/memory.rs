@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use equant_runtime::op::{
     ConstRef, Conv2dParams, ConvTranspose2dParams, DepthwiseConv2dParams, FullyConnectedParams, LayerNormParams,
-    LutParams, OpKind, RmsNormParams,
+    LutParams, OpKind, Resize2dParams, RmsNormParams, TakeParams,
 };
 use equant_runtime::plan::{AlignedBytes, DType, OpView, Plan, TensorRecord};
 use serde::Serialize;
@@ -180,25 +180,6 @@ fn byte_len(record: &TensorRecord) -> usize {
     record.byte_len().unwrap_or(0) as usize
 }
 
-/// Whether the work of an operator of this kind ([`OpKind::name`]) is counted in multiply-accumulates. The others
-/// record the elements they visit.
-pub fn multiplies(kind: &str) -> bool {
-    let kinds = [
-        OpKind::Conv2d,
-        OpKind::Conv2dI4,
-        OpKind::DepthwiseConv2d,
-        OpKind::DepthwiseConv2dI4,
-        OpKind::FullyConnected,
-        OpKind::FullyConnectedI4,
-        OpKind::MatMul,
-        OpKind::MatMulSoftmax,
-        OpKind::MatMulMaskSoftmax,
-        OpKind::ConvTranspose2d,
-        OpKind::ConvTranspose2dI4,
-    ];
-    kinds.iter().any(|known| known.name() == kind)
-}
-
 /// What a constant is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {
@@ -244,6 +225,13 @@ pub(crate) fn constants(op: &OpView<'_>) -> Vec<(Use, ConstRef)> {
             let params = op.params::<LayerNormParams>().or_else(|| op.params::<RmsNormParams>().map(|p| p.0));
             params.map(|p| vec![(Use::Multipliers, p.gamma), (Use::Biases, p.beta)])
         }
+        // Axes that are taken as they are have no list.
+        OpKind::Take => op
+            .params::<TakeParams>()
+            .map(|p| p.indices.into_iter().filter(|list| list.len > 0).map(|list| (Use::Tables, list)).collect()),
+        OpKind::Resize2d => op
+            .params::<Resize2dParams>()
+            .map(|p| [p.rows, p.row_weights, p.cols, p.col_weights].map(|list| (Use::Tables, list)).to_vec()),
         _ => None,
     };
     found.unwrap_or_default()

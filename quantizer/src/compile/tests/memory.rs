@@ -5,7 +5,8 @@ use equant_runtime::op::OpKind;
 
 use super::super::Options;
 use super::{Net, check, compile_prepared};
-use crate::graph::{Attr, DataType};
+use crate::graph::{Attr, DataType, Tensor};
+use crate::report::MemoryReport;
 
 fn residual() -> Net {
     let mut net = Net::new(1);
@@ -101,4 +102,25 @@ fn the_map_reads_as_a_table() {
     let json = serde_json::to_value(&compiled.map).unwrap();
     assert_eq!(json["arena"], compiled.map.arena);
     assert_eq!(json["operators"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn lists_of_what_is_read_are_tables() {
+    let mut net = Net::new(3);
+    let x = net.input("x", &[1, 2, 4, 4]);
+    let scales = net.floats(&[4], &[1.0, 1.0, 2.0, 2.0]);
+    let y = net.node("Resize", &[&x, "", &scales], &[("mode", Attr::String("linear".into()))]);
+    let y = net.q(&y, 0.05, 0, DataType::I8);
+    let mut ints = |name: &str, value: i64| net.initializer(name, Tensor::from_i64(&[1], &[value]));
+    let [starts, ends, axes, steps] =
+        [("s", -1), ("e", -100), ("a", 3), ("t", -2)].map(|(name, value)| ints(name, value));
+    let y = net.node("Slice", &[&y, &starts, &ends, &axes, &steps], &[]);
+    let y = net.q(&y, 0.05, 0, DataType::I8);
+    net.output(&y);
+    let compiled = net.compile().unwrap();
+    let kinds: Vec<&str> = compiled.map.operators.iter().map(|row| row.kind).collect();
+    assert!(kinds.contains(&"Resize2d") && kinds.contains(&"Take"), "{kinds:?}");
+    let report = MemoryReport::of(&compiled.image).unwrap();
+    let tables = report.sections.iter().find(|section| section.name == "tables").map(|section| section.bytes);
+    assert_eq!(tables, Some(compiled.map.flash.tables));
 }
