@@ -260,14 +260,20 @@ pub fn quantized_runner(graph: &Graph, outputs: &[String], backend: Backend) -> 
     }
 }
 
+/// Prepares a QDQ graph, as read from `file` or made for it.
+fn prepared(mut graph: Graph, file: &str) -> Result<Graph, Error> {
+    passes::prepare_quantized(&mut graph)
+        .map_err(|source| Error::Prepare { file: file.to_owned(), source: Box::new(source) })?;
+    Ok(graph)
+}
+
 /// Prepares a QDQ graph, as read from `file`, and compiles it.
 ///
 /// # Errors
 ///
 /// It cannot be prepared or compiled.
-pub fn compile_graph(mut graph: Graph, file: &str, strip_names: bool) -> Result<(Graph, Compiled), Error> {
-    passes::prepare_quantized(&mut graph)
-        .map_err(|source| Error::Prepare { file: file.to_owned(), source: Box::new(source) })?;
+pub fn compile_graph(graph: Graph, file: &str, strip_names: bool) -> Result<(Graph, Compiled), Error> {
+    let graph = prepared(graph, file)?;
     let options = crate::compile::Options { strip_names, ..Default::default() };
     let compiled = crate::compile::compile(&graph, &options)
         .map_err(|source| Error::Compile { file: file.to_owned(), source: Box::new(source) })?;

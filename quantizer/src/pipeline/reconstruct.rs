@@ -5,15 +5,15 @@ use std::ops::Range;
 
 use super::patches;
 use super::prefix::{self, Prefix};
-use super::{Error, Request};
+use super::{Error, Request, prepared};
 use crate::data::{Batch, Samples};
 use crate::exec::BATCH;
 use crate::graph::shape::infer_partial;
 use crate::graph::{Graph, Node, Tensor};
 use crate::parallel::in_parallel;
+use crate::qdq;
 use crate::quantize::{self, Bias, Config, Layer, Outcome};
 use crate::round::{self, Constraints, Crossed, Moments, Partial, Problem, Rows};
-use crate::{passes, qdq};
 
 /// Patches at most for each layer, besides [`PATCHES_PER_INPUT`] for each of its inputs.
 const PATCHES: usize = 1 << 14;
@@ -111,10 +111,7 @@ pub(super) fn reconstruct(
 
 /// What the layers done so far make of the graph, in float operators.
 pub(super) fn simulate(graph: &Graph, done: &Outcome, file: &str) -> Result<Graph, Error> {
-    let mut quantized = qdq::export(graph, done);
-    passes::prepare_quantized(&mut quantized)
-        .map_err(|source| Error::Prepare { file: file.to_owned(), source: Box::new(source) })?;
-    Ok(qdq::simulate(&quantized))
+    Ok(qdq::simulate(&prepared(qdq::export(graph, done), file)?))
 }
 
 fn position(graph: &Graph, node: &str) -> Option<usize> {

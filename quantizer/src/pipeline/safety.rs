@@ -4,10 +4,10 @@
 
 use super::make::Maker;
 use super::trial::Judged;
-use super::{CHECKED, Error, layers};
+use super::{CHECKED, Error, layers, prepared};
 use crate::graph::{Graph, Node};
 use crate::quantize::{Bits, Config, Outcome, Width};
-use crate::{passes, qdq, report};
+use crate::{qdq, report};
 
 /// Times at most that one output is seen to; after that all that are under the floor are, at once.
 const SINGLE: usize = 8;
@@ -49,9 +49,7 @@ pub(super) fn widen(
 /// The SQNR of every quantized value that a node makes, in graph order.
 fn outputs(make: &Maker<'_>, outcome: &Outcome) -> Result<Vec<report::Layer>, Error> {
     let (graph, request) = (make.graph, make.request);
-    let mut quantized = qdq::export(graph, outcome);
-    passes::prepare_quantized(&mut quantized)
-        .map_err(|source| Error::Prepare { file: make.file.to_owned(), source: Box::new(source) })?;
+    let quantized = prepared(qdq::export(graph, outcome), make.file)?;
     let samples = make.samples.head(CHECKED);
     layers::quality(graph, &quantized, &samples, request, &|_| ()).map_err(|source| Error::run(make.file, source))
 }

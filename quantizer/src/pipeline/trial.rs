@@ -4,14 +4,14 @@
 //! bias correction, Nagel et al., "Data-Free Quantization", 2019, section 4.2). Whether that helps is judged by cross
 //! validation: the samples are split in two by batches, and each half is corrected by the shift of the other.
 
-use super::{Error, Request, output_names, quantized_runner};
+use super::{Error, Request, output_names, prepared, quantized_runner};
 use crate::data::{Batch, Samples};
 use crate::exec::{self, BATCH};
 use crate::graph::Graph;
 use crate::graph::shape::infer_partial;
 use crate::metrics::Sqnr;
+use crate::qdq;
 use crate::quantize::Outcome;
-use crate::{passes, qdq};
 
 /// Samples at most on which quantized models are judged.
 const JUDGED: usize = 256;
@@ -104,9 +104,7 @@ impl<'a> Trial<'a> {
     }
 
     fn run(&self, graph: &Graph, outcome: &Outcome, advance: &dyn Fn(usize)) -> Result<Vec<OutputError>, Error> {
-        let mut quantized = qdq::export(graph, outcome);
-        passes::prepare_quantized(&mut quantized)
-            .map_err(|source| Error::Prepare { file: self.file.to_owned(), source: Box::new(source) })?;
+        let quantized = prepared(qdq::export(graph, outcome), self.file)?;
         let names = output_names(self.graph);
         let run_error = |source| Error::run(self.file, source);
         let simulation = quantized_runner(&quantized, &names, self.request.backend).map_err(run_error)?;
