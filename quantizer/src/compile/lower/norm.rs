@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use equant_runtime::op::{LayerNormParams, LogSoftmaxParams, RmsNormParams, SoftmaxParams};
+use equant_runtime::op::{LayerNormParams, LogSoftmaxParams, Params, RmsNormParams, SoftmaxParams};
 
 use super::pending::Source;
 use super::{Lowered, Lowering, Operand, Reason, Value, input, multiplier, unsupported};
@@ -10,7 +10,8 @@ use crate::compile::program::Section;
 use crate::compile::view::View;
 use crate::graph::{Node, eval};
 
-/// `(x − mean) / sqrt(variance + epsilon) · gamma + beta` over the last axis, or the same about zero instead of the mean.
+/// `(x − mean) / sqrt(variance + epsilon) · gamma + beta` over the last axis, or the same about zero instead of the
+/// mean.
 #[derive(Debug, Clone)]
 pub(super) struct Norm {
     about_mean: bool,
@@ -105,9 +106,7 @@ impl<'g> Lowering<'g> {
             output_mantissa: output.mantissa,
             output_shift: i32::from(output.shift),
         };
-        let depth = last_size(x);
-        let [input, output] = [self.rows_record(x, depth), self.rows_record(y, depth)];
-        self.program.op(&params, vec![input], output, name, y.view.len() as u64);
+        self.emit_rows(&params, x, y, last_size(x), 1, name);
         Ok(())
     }
 
@@ -131,9 +130,7 @@ impl<'g> Lowering<'g> {
             log_shift: i32::from(log.shift),
             clamp,
         };
-        let depth = last_size(x);
-        let [input, output] = [self.rows_record(x, depth), self.rows_record(y, depth)];
-        self.program.op(&params, vec![input], output, name, y.view.len() as u64);
+        self.emit_rows(&params, x, y, last_size(x), 1, name);
         Ok(())
     }
 
@@ -172,13 +169,25 @@ impl<'g> Lowering<'g> {
             beta_shift,
             clamp,
         };
-        let [input, output] = [self.rows_record(x, depth), self.rows_record(y, depth)];
-        let work = 3 * y.view.len() as u64;
         match about_mean {
-            true => self.program.op(&params, vec![input], output, name, work),
-            false => self.program.op(&RmsNormParams(params), vec![input], output, name, work),
+            true => self.emit_rows(&params, x, y, depth, 3, name),
+            false => self.emit_rows(&RmsNormParams(params), x, y, depth, 3, name),
         }
         Ok(())
+    }
+
+    /// An operator on rows of `depth` elements, each of which it visits `visits` times.
+    fn emit_rows<P: Params + Copy + 'static>(
+        &mut self,
+        params: &P,
+        x: &Operand,
+        y: &Operand,
+        depth: usize,
+        visits: u64,
+        name: &str,
+    ) {
+        let [input, output] = [self.rows_record(x, depth), self.rows_record(y, depth)];
+        self.program.op(params, vec![input], output, name, visits * y.view.len() as u64);
     }
 }
 
