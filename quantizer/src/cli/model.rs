@@ -71,8 +71,8 @@ impl Model {
                 let told = model.states()?;
                 if let Some(Pair { output, input }) = states.iter().find(|pair| !told.contains(pair)) {
                     return Err(Failure::Usage(format!(
-                        "--state {output}={input}: {file} tells its states itself, and this is none of them; leave it out, \
-                         or quantize the float model with it"
+                        "--state {output}={input}: {file} tells its states itself, and this is none of them; leave it \
+                         out, or quantize the float model with it"
                     )));
                 }
             }

@@ -21,7 +21,7 @@ const LIMITS: (usize, usize) = (4000, 65_535);
 
 /// Replaces runs of equal steps, the longest first.
 pub(super) fn roll(program: &mut Program) {
-    // Tensors that were looked at and cannot be rolled are not looked at again: every round rolls something.
+    // Every round rolls something, and what is rolled is left alone from then on.
     while let Some(steps) = find(program) {
         apply(program, &steps);
     }
@@ -207,17 +207,7 @@ fn apply(program: &mut Program, steps: &Steps) {
     for slot in steps.slots.values() {
         let like = match *slot {
             Slot::Carried(by, _) => program.storages[storage(program, body[by].output)].clone(),
-            Slot::Counted(..) => {
-                let scale = 1.0;
-                Storage {
-                    dtype: DType::I32,
-                    scale,
-                    zero_point: 0,
-                    levels: DType::I32.range(),
-                    len: 1,
-                    place: Place::Arena,
-                }
-            }
+            Slot::Counted(..) => index_at(Place::Arena),
         };
         homes.entry(*slot).or_insert_with(|| program.storage(like));
     }
@@ -298,8 +288,12 @@ fn flat(program: &mut Program, storage: usize) -> usize {
 /// An index in the constants.
 fn constant(program: &mut Program, value: i32) -> usize {
     let place = Place::Const(program.consts.add_i32(Section::Tables, &[value]).offset);
-    let levels = DType::I32.range();
-    program.storage(Storage { dtype: DType::I32, scale: 1.0, zero_point: 0, levels, len: 1, place })
+    program.storage(index_at(place))
+}
+
+/// A single index.
+fn index_at(place: Place) -> Storage {
+    Storage { dtype: DType::I32, scale: 1.0, zero_point: 0, levels: DType::I32.range(), len: 1, place }
 }
 
 /// Adds an operator that copies a storage to another one of the same kind.

@@ -16,7 +16,8 @@
 //!   up over the steps have 16 bits. A state and the output it comes from are two such steps.
 //! - *Operators that move data keep parameters*: Reshape, Transpose, MaxPool, Concat, Pad, Slice, Resize and their like do
 //!   not requantize; their inputs and outputs form one group.
-//! - *Graph inputs are quantized*: a plan takes integers in. *Graph outputs stay float*, unless their group is quantized for another reason.
+//! - *Graph inputs are quantized*: a plan takes integers in. *Graph outputs stay float*, unless their group is quantized
+//!   for another reason.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

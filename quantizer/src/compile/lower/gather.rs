@@ -66,7 +66,7 @@ impl<'g> Lowering<'g> {
             Value::Const(constant) => {
                 let size = constant.real.iter().fold(0.0f64, |most, x| most.max(x.abs()));
                 if size > f64::from(1u32 << 24) {
-                    return unsupported(format!("its indices `{name}` go up to {size}"));
+                    return unsupported(format!("its indices `{name}` go up to {size}: at most 2^24 are exact"));
                 }
                 let q = QParams::full(DType::I32, 1.0, 0);
                 self.constant_tensor(&constant, q, View::row_major(&constant.shape))
