@@ -72,7 +72,7 @@ pub fn each_operator(what: &str, graph: &Graph, batch: &Batch, reference: Refere
         let image = AlignedBytes::from(&compiled.image[..]);
         let plan = PlanRunner::new(&image).unwrap_or_else(|error| panic!("{what}, {}: {error}", piece.name));
         // One 8-bit step. What the file leaves in float has 16 bits here, in steps 256 times finer or more, and each
-        // value in between is rounded to 16 bits too.
+        // value in between is rounded to 16 bits too: an eighth of an 8-bit step.
         let fine = plan.plan().model_output(0).is_some_and(|output| output.dtype == DType::I16);
         let tolerance = if fine { 32.0 } else { 1.001 };
         let actual = plan.run_raw(&fed);

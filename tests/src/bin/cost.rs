@@ -1,8 +1,9 @@
 //! Time and peak memory of `equant quantize`: `cargo run --release -p equant-tests --bin cost [MODEL...]`, after
 //! `cargo build --release -p equant`.
 //!
-//! The presets at W8A8 and W4A8 with the 512 calibration samples (`best` at W4A8 only: it takes the time it is given), then `balanced` with 128 to 2,048 samples (taken from the
-//! test images; nothing is scored). Times are those of the whole command.
+//! The presets at W8A8 and W4A8 with the 512 calibration samples (`best` at W4A8 only: it takes the time it is given),
+//! then `balanced` with 128 to 2,048 samples (taken from the test images; nothing is scored). Times are those of the whole
+//! command.
 
 use std::path::Path;
 use std::process::ExitCode;
