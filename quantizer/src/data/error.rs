@@ -58,6 +58,17 @@ pub enum ErrorKind {
         /// The arrays there are.
         found: String,
     },
+    /// One input of several has no array in the archive.
+    #[error(
+        "has no array `{input}` (it holds: {found}); write one for each input of the model, or, where an input is what an \
+         output was in the run before, say so with `--state OUTPUT={input}`"
+    )]
+    MissingInput {
+        /// The graph input.
+        input: String,
+        /// The arrays there are.
+        found: String,
+    },
     /// An array of Python objects.
     #[error(
         "array `{array}` holds Python objects, which are not read; convert it with `numpy.stack(list(a)).astype('float32')`"

@@ -57,7 +57,10 @@ fn arrays(inputs: &[Input], found: &[String]) -> Result<Vec<String>, ErrorKind> 
             return Ok(array.to_owned());
         }
         let found = if found.is_empty() { "no arrays".to_owned() } else { found.join(", ") };
-        Err(ErrorKind::Missing { array: array.to_owned(), found })
+        Err(match inputs {
+            [_] => ErrorKind::Missing { array: array.to_owned(), found },
+            _ => ErrorKind::MissingInput { input: array.to_owned(), found },
+        })
     };
     inputs.iter().map(name).collect()
 }

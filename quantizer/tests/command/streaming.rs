@@ -192,7 +192,7 @@ fn states_that_do_not_fit_are_refused() {
     let run = |args: &[&str]| refusal(&[&["run"], args, &test].concat());
     for (args, code, message) in [
         (&[FLOAT, "--state", "h=h_in"][..], 2, "cell.onnx: state h=h_in: the model has no output `h`"),
-        (&[FLOAT], 3, "h_in"),
+        (&[FLOAT], 3, "say so with `--state OUTPUT=h_in`"),
         (&[QDQ, "--state", "scores=h_in"], 2, "--state scores=h_in: out/cell/cell.int8.onnx tells its states itself"),
     ] {
         let (found, text) = run(args);
