@@ -38,8 +38,8 @@ impl Rows<'_> {
     /// Computes them, and writes the first to where `place` says.
     pub(in crate::kernels) fn write(&self, place: Place, y: &mut Output<'_>) -> Option<()> {
         let [a, b, c, d] = self.left.each_ref().map(|row| row.as_ptr());
-        // SAFETY: the core has AVX2, or there would be no rows; each is as long as pairs are, and the panel has a group for
-        // each eight columns.
+        // SAFETY: the core has AVX2, or there would be no rows. `products` has made sure that they fit: each is as long as
+        // pairs are, and the panel has a group for each eight columns.
         unsafe {
             match self.count {
                 ROWS => self.block.pixels([a, b, c, d], place, y),
@@ -52,7 +52,7 @@ impl Rows<'_> {
 }
 
 impl Sums {
-    /// Whether [`Avx2::products`] can compute them.
+    /// Whether [`Avx2::products`] can compute them: rows of both matrices fit, and all columns of the second a panel.
     pub(in crate::kernels) fn fit_panels(&self) -> bool {
         let (k, n) = (self.k as usize, self.n as usize);
         let dense = self.a_strides[3] == 1 && (self.b_strides[2] == 1 || self.b_strides[3] == 1);
@@ -63,7 +63,7 @@ impl Sums {
 
 impl Avx2 {
     /// Hands over the rows of all products, a few at a time with the batches and row of the first. They are finished as
-    /// `group` and `target` say, the same for all columns.
+    /// `group` and `target` say, the same for all columns. `None` if they do not [fit](Sums::fit_panels).
     pub(in crate::kernels) fn products(
         self,
         sums: &Sums,
@@ -85,6 +85,10 @@ fn products(
     target: Target,
     mut rows: impl FnMut([u32; 3], Rows<'_>) -> Option<()>,
 ) -> Option<()> {
+    // What reads them relies on it: rows and panels are no longer than there is room for.
+    if !sums.fit_panels() {
+        return None;
+    }
     let (k, count) = (sums.k as usize, sums.n as usize);
     let pairs = k.next_multiple_of(4) / 2;
     let constants = [group; GROUPS];
