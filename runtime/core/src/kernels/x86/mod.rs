@@ -5,13 +5,13 @@
 #![allow(unsafe_code)]
 
 mod add;
-mod attention;
 mod columns;
 mod depthwise;
 mod filters;
 mod finish;
 mod layer_norm;
 mod linear;
+mod mat_mul;
 mod product;
 mod softmax;
 mod tile;
@@ -20,11 +20,11 @@ mod wide;
 use core::arch::x86_64::*;
 
 pub(super) use add::WideSums;
-pub(super) use attention::{MAX_COLUMNS, ROWS, Rows};
 pub(super) use columns::worth_it;
 pub(super) use depthwise::Depthwise;
 pub(super) use finish::{Group, Place, Target};
 pub(super) use layer_norm::{Differences, Steps};
+pub(super) use mat_mul::{MAX_COLUMNS, ROWS, Rows};
 pub(super) use softmax::Powers;
 pub(super) use tile::Windows;
 
