@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 use super::columns::{Block, GROUPS, PANEL, PIXELS, Panel, transposed};
 use super::finish::{GROUP, Group, Place, Target};
 use super::tile::MOST_SEGMENTS;
-use super::{Avx2, load};
+use super::{Avx2, load_first};
 use crate::kernels::channels::Output;
 use crate::kernels::product::{Sums, start};
 
@@ -138,7 +138,7 @@ fn write_columns(sums: &Sums, b: &[i8], first: usize, to: &mut [MaybeUninit<__m2
             let mut columns = [_mm_setzero_si128(); GROUP];
             for (column, slot) in columns.iter_mut().enumerate() {
                 let at = (first + column).min(last_column) * column_step + 2 * GROUP * i;
-                *slot = load(&sixteen(b.get(at..)?));
+                *slot = load_first(b.get(at..)?);
             }
             for (to, pairs) in to.iter_mut().zip(transposed(columns)) {
                 to.write(_mm256_sub_epi16(_mm256_cvtepi8_epi16(pairs), zero));
@@ -147,19 +147,10 @@ fn write_columns(sums: &Sums, b: &[i8], first: usize, to: &mut [MaybeUninit<__m2
     } else {
         let last_row = sums.k as usize - 1;
         for (pair, to) in to.iter_mut().enumerate() {
-            let row = |row: usize| b.get(row.min(last_row) * row_step + first..).map(sixteen);
-            let pairs = _mm_unpacklo_epi8(load(&row(2 * pair)?), load(&row(2 * pair + 1)?));
+            let row = |row: usize| b.get(row.min(last_row) * row_step + first..);
+            let pairs = _mm_unpacklo_epi8(load_first(row(2 * pair)?), load_first(row(2 * pair + 1)?));
             to.write(_mm256_sub_epi16(_mm256_cvtepi8_epi16(pairs), zero));
         }
     }
     Some(())
-}
-
-/// The first sixteen elements; 0 behind the last.
-#[inline(always)]
-fn sixteen(x: &[i8]) -> [i8; 2 * GROUP] {
-    match x.first_chunk() {
-        Some(x) => *x,
-        None => core::array::from_fn(|i| x.get(i).copied().unwrap_or(0)),
-    }
 }
