@@ -35,8 +35,9 @@ impl Rows<'_> {
         self.count
     }
 
-    /// Computes them, and writes the first to where `place` says.
-    pub(in crate::kernels) fn write(&self, place: Place, y: &mut Output<'_>) -> Option<()> {
+    /// Computes them, and writes the first from element `at` of `y` on, the others each `distance` elements behind.
+    pub(in crate::kernels) fn write(&self, at: usize, distance: usize, y: &mut Output<'_>) -> Option<()> {
+        let place = Place { at, distance, count: self.block.count };
         let [a, b, c, d] = self.left.each_ref().map(|row| row.as_ptr());
         // SAFETY: the core has AVX2, or there would be no rows. `products` has made sure that they fit: each is as long as
         // pairs are, and the panel has a group for each eight columns.

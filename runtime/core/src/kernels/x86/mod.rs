@@ -24,7 +24,7 @@ use core::ptr;
 pub(super) use add::WideSums;
 pub(super) use columns::worth_it;
 pub(super) use depthwise::Depthwise;
-pub(super) use finish::{Group, Place, Target};
+pub(super) use finish::{Group, Target};
 pub(super) use layer_norm::{Differences, Steps};
 pub(super) use mat_mul::{MAX_COLUMNS, ROWS, Rows};
 pub(super) use softmax::Powers;
