@@ -4,8 +4,9 @@
  * Use:    qemu-system-arm ... -plugin ./libinsncount.so,out=counts.txt
  *
  * The Thumb hints #8 (0xbf80) and #9 (0xbf90), which do nothing on any Cortex-M, begin and end a region; in code for
- * aarch64 the hints #80 (0xd5032a1f) and #96 (0xd5032c1f), which do nothing there. Each end writes one line, "instructions=N taken=M": all instructions executed, markers excluded, and how often execution went on
- * anywhere else than at the next address. Without an end marker nothing is written.
+ * aarch64 the hints #80 (0xd5032a1f) and #96 (0xd5032c1f), which do nothing there. Each end writes one line,
+ * "instructions=N taken=M": all instructions executed, markers excluded, and how often execution went on anywhere else
+ * than at the next address. Without an end marker nothing is written.
  *
  * The declarations are the part of the plugin interface used here, so that no QEMU headers are needed.
  */

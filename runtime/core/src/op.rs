@@ -1,9 +1,13 @@
 //! The operators of a plan and the parameters each carries in its record.
 //!
 //! A record's parameters are 32-bit words of variable length ([`Words`]). Each parameter struct writes itself
-//! ([`Params::write`], used offline) and reads itself back ([`Params::read`]), so the two can never drift apart.
+//! ([`Field::write`], used offline) and reads itself back ([`Params::read`]), so the two can never drift apart.
 //! Tensors are named by the record's input and output lists; their shapes, dtypes, scales and
 //! zero points are in the tensor records. Activations are `[N, H, W, C]` for the spatial operators.
+
+mod words;
+
+pub use words::{Field, Words};
 
 /// A range of bytes in the plan's constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -181,140 +185,16 @@ impl OpKind {
     }
 }
 
-/// Words of a record, read front to back.
-///
-/// A word takes as many bytes as it needs: 7 bits in each, lowest first, the highest bit set in all but the last
-/// (LEB128); signed words are folded first, so that small magnitudes have small codes: 0, -1, 1, -2, ... .
-#[derive(Debug, Clone, Copy)]
-pub struct Words<'a>(&'a [u8]);
-
-impl<'a> Words<'a> {
-    /// Bytes of the longest word.
-    pub const LONGEST: usize = 5;
-
-    /// Words over `bytes`.
-    pub const fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    /// The next word; `None` where the bytes end or hold more than 32 bits.
-    pub fn next_word(&mut self) -> Option<u32> {
-        let (&first, mut rest) = self.0.split_first()?;
-        let (mut byte, mut shift) = (first, 0u32);
-        let mut word = u32::from(first & 0x7F);
-        while byte >= 0x80 {
-            (byte, rest) = rest.split_first().map(|(&byte, rest)| (byte, rest))?;
-            shift = shift.wrapping_add(7);
-            if shift == 28 && byte > 0x0F {
-                return None;
-            }
-            word |= u32::from(byte & 0x7F) << (shift & 31);
-        }
-        self.0 = rest;
-        Some(word)
-    }
-
-    /// Whether every word has been read.
-    pub const fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// What has not been read.
-    pub(crate) const fn rest(&self) -> &'a [u8] {
-        self.0
-    }
-
-    /// Hands the bytes of a word to `sink`.
-    #[cfg(feature = "build")]
-    pub(crate) fn encode(mut word: u32, mut sink: impl FnMut(u8)) {
-        while word >= 0x80 {
-            sink(word as u8 | 0x80);
-            word >>= 7;
-        }
-        sink(word as u8);
-    }
-}
-
-/// A field of a parameter struct: how many words it takes, and how it is written and read.
-pub trait Field: Sized {
-    /// Words taken.
-    const WORDS: usize;
-    /// Hands each word to `sink`.
-    fn write(&self, sink: &mut dyn FnMut(u32));
-    /// Reads the field back.
-    fn read(words: &mut Words<'_>) -> Option<Self>;
-}
-
-impl Field for u32 {
-    const WORDS: usize = 1;
-    fn write(&self, sink: &mut dyn FnMut(u32)) {
-        sink(*self);
-    }
-    fn read(words: &mut Words<'_>) -> Option<Self> {
-        words.next_word()
-    }
-}
-
-impl Field for i32 {
-    const WORDS: usize = 1;
-    fn write(&self, sink: &mut dyn FnMut(u32)) {
-        sink(((*self << 1) ^ (*self >> 31)) as u32);
-    }
-    fn read(words: &mut Words<'_>) -> Option<Self> {
-        words.next_word().map(|w| (w >> 1) as i32 ^ ((w & 1) as i32).wrapping_neg())
-    }
-}
-
-impl Field for u64 {
-    const WORDS: usize = 2;
-    fn write(&self, sink: &mut dyn FnMut(u32)) {
-        sink(*self as u32);
-        sink((*self >> 32) as u32);
-    }
-    fn read(words: &mut Words<'_>) -> Option<Self> {
-        let low = words.next_word()?;
-        let high = words.next_word()?;
-        Some(u64::from(low) | u64::from(high) << 32)
-    }
-}
-
-impl Field for ConstRef {
-    const WORDS: usize = 2;
-    fn write(&self, sink: &mut dyn FnMut(u32)) {
-        sink(self.offset);
-        sink(self.len);
-    }
-    fn read(words: &mut Words<'_>) -> Option<Self> {
-        Some(Self { offset: words.next_word()?, len: words.next_word()? })
-    }
-}
-
-impl<T: Field + Copy + Default, const N: usize> Field for [T; N] {
-    const WORDS: usize = N * T::WORDS;
-    fn write(&self, sink: &mut dyn FnMut(u32)) {
-        for field in self {
-            field.write(sink);
-        }
-    }
-    fn read(words: &mut Words<'_>) -> Option<Self> {
-        let mut out = [T::default(); N];
-        for field in &mut out {
-            *field = T::read(words)?;
-        }
-        Some(out)
-    }
-}
-
-/// The parameters of one operator kind.
-pub trait Params: Sized {
+/// The parameters of one operator kind: a field made of fields.
+pub trait Params: Field {
     /// The kind they belong to.
     const KIND: OpKind;
-    /// Number of words.
-    const WORDS: usize;
-    /// Hands each word, front to back, to `sink`.
-    fn write(&self, sink: &mut dyn FnMut(u32));
+
     /// Reads them back; `None` if there are too few or too many words.
-    fn read(words: Words<'_>) -> Option<Self>;
+    fn read(mut words: Words<'_>) -> Option<Self> {
+        let params = Self::take(&mut words)?;
+        words.is_empty().then_some(params)
+    }
 }
 
 /// Parameters of an operator with weights, which come in two widths.
@@ -330,15 +210,18 @@ pub trait Weighted: Params {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FourBit<P>(pub P);
 
-impl<P: Weighted> Params for FourBit<P> {
-    const KIND: OpKind = P::FOUR_BIT;
+impl<P: Weighted> Field for FourBit<P> {
     const WORDS: usize = P::WORDS;
     fn write(&self, sink: &mut dyn FnMut(u32)) {
         self.0.write(sink);
     }
-    fn read(words: Words<'_>) -> Option<Self> {
-        P::read(words).map(Self)
+    fn take(words: &mut Words<'_>) -> Option<Self> {
+        P::take(words).map(Self)
     }
+}
+
+impl<P: Weighted> Params for FourBit<P> {
+    const KIND: OpKind = P::FOUR_BIT;
 }
 
 impl Weighted for Conv2dParams {
@@ -363,16 +246,18 @@ macro_rules! params {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub struct $name { $($(#[$field_meta])* pub $field: $ty,)* }
 
-        impl Params for $name {
-            const KIND: OpKind = OpKind::$kind;
+        impl Field for $name {
             const WORDS: usize = 0 $(+ <$ty as Field>::WORDS)*;
             fn write(&self, sink: &mut dyn FnMut(u32)) {
-                $(Field::write(&self.$field, sink);)*
+                $(self.$field.write(sink);)*
             }
-            fn read(mut words: Words<'_>) -> Option<Self> {
-                let params = Self { $($field: Field::read(&mut words)?,)* };
-                words.is_empty().then_some(params)
+            fn take(words: &mut Words<'_>) -> Option<Self> {
+                Some(Self { $($field: Field::take(words)?,)* })
             }
+        }
+
+        impl Params for $name {
+            const KIND: OpKind = OpKind::$kind;
         }
     };
 }
@@ -591,29 +476,6 @@ params! {
     }
 }
 
-/// As a part of [`MatMulMaskSoftmaxParams`].
-impl Field for MatMulSoftmaxParams {
-    const WORDS: usize = <Self as Params>::WORDS;
-    fn write(&self, sink: &mut dyn FnMut(u32)) {
-        Params::write(self, sink);
-    }
-    fn read(words: &mut Words<'_>) -> Option<Self> {
-        Some(Self {
-            batch: Field::read(words)?,
-            m: Field::read(words)?,
-            k: Field::read(words)?,
-            n: Field::read(words)?,
-            a_strides: Field::read(words)?,
-            b_strides: Field::read(words)?,
-            y_strides: Field::read(words)?,
-            mantissa: Field::read(words)?,
-            shift: Field::read(words)?,
-            output_mantissa: Field::read(words)?,
-            output_shift: Field::read(words)?,
-        })
-    }
-}
-
 params! {
     /// [`MatMulSoftmaxParams`] with a mask, in two forms that may be combined.
     ///
@@ -666,15 +528,18 @@ params! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RmsNormParams(pub LayerNormParams);
 
-impl Params for RmsNormParams {
-    const KIND: OpKind = OpKind::RmsNorm;
+impl Field for RmsNormParams {
     const WORDS: usize = LayerNormParams::WORDS;
     fn write(&self, sink: &mut dyn FnMut(u32)) {
         self.0.write(sink);
     }
-    fn read(words: Words<'_>) -> Option<Self> {
-        LayerNormParams::read(words).map(Self)
+    fn take(words: &mut Words<'_>) -> Option<Self> {
+        LayerNormParams::take(words).map(Self)
     }
+}
+
+impl Params for RmsNormParams {
+    const KIND: OpKind = OpKind::RmsNorm;
 }
 
 impl From<RmsNormParams> for LayerNormParams {

@@ -2,7 +2,8 @@
 
 use equant_runtime::kernels::{filter_len, int4_len, pack_fully_connected, pack_int4, patches_len};
 use equant_runtime::op::{
-    AddParams, FourBit, FullyConnectedParams, LutParams, OpKind, Params, RequantizeParams, Words,
+    AddParams, FourBit, FullyConnectedParams, LutParams, MatMulMaskSoftmaxParams, MatMulSoftmaxParams, OpKind, Params,
+    RequantizeParams, Words,
 };
 use equant_runtime::operator::{AllOperators, OperatorSet};
 use equant_runtime::plan::{
@@ -267,6 +268,51 @@ equant_runtime::operator_set! {
 equant_runtime::operator_set! {
     /// Lacks what [`doubling`] needs.
     struct Few { Add, Mul }
+}
+
+/// A masked product of one element with one, whose mask of this type has a factor so many bits longer.
+fn masked(dtype: DType, mask_shift: u32) -> AlignedBytes {
+    let mut builder = Builder::new(Target::Portable);
+    let element = |dtype, offset| TensorRecord { dtype, rank: 1, dims: [1; 4], ..tensor(offset) };
+    let records = [(DType::I8, 0), (DType::I8, 4), (dtype, 8), (DType::I8, 12), (DType::I32, 16)];
+    let [a, b, mask, y, sums] = records.map(|(dtype, offset)| builder.tensor(element(dtype, offset)).unwrap());
+    let product = MatMulSoftmaxParams {
+        batch: [1; 2],
+        m: 1,
+        k: 1,
+        n: 1,
+        a_strides: [0; 4],
+        b_strides: [0; 4],
+        y_strides: [0; 3],
+        mantissa: 1 << 30,
+        shift: 0,
+        output_mantissa: 1 << 30,
+        output_shift: 0,
+    };
+    let params = MatMulMaskSoftmaxParams {
+        product,
+        visible: u32::MAX,
+        mask_strides: [0; 4],
+        sum_factor: 1 << 30,
+        mask_factor: 1 << 30,
+        mask_shift,
+        factor_shift: 30,
+    };
+    builder.op(&params, &[a, b, mask], &[y, sums], 1, None).unwrap();
+    builder.input(a);
+    builder.output(y);
+    builder.memory(20, 0);
+    AlignedBytes::from(&builder.finish().unwrap()[..])
+}
+
+#[test]
+fn factors_of_masks_are_as_long_as_sums_bear() {
+    for (dtype, most) in [(DType::I8, 23), (DType::I16, 15), (DType::I32, 0)] {
+        assert!(Plan::<'_, AllOperators>::parse(&masked(dtype, most)).is_ok(), "{dtype:?}");
+        for shift in [most + 1, 64, u32::MAX] {
+            assert_eq!(refusal(&masked(dtype, shift)), Error::at(Reason::OperatorRange, 0), "{dtype:?}, {shift}");
+        }
+    }
 }
 
 #[test]

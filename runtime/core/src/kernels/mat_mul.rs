@@ -56,10 +56,8 @@ impl Operator for MatMul {
         {
             let target = x86::Target::of(&out, y_zero, p.clamp);
             let [_, _, distance, _] = p.y_strides.map(|stride| stride as usize);
-            let rows = |at: [u32; 3], rows: x86::Rows<'_>| {
-                let at = product::start(at, p.y_strides);
-                rows.write(x86::Place { at, distance, count: sums.n as usize }, &mut out)
-            };
+            let rows =
+                |at: [u32; 3], rows: x86::Rows<'_>| rows.write(product::start(at, p.y_strides), distance, &mut out);
             let done = avx2.products(&sums, [a, b], x86::Group::uniform(multiplier), target, rows);
             return done.ok_or(Reason::OperatorShape);
         }

@@ -31,11 +31,20 @@ struct Mask {
     excluded: Option<i32>,
 }
 
+/// Most bits that the factor of a mask of this type is longer by: its products then reach 2^61 at most, as those of the sums do.
+const fn most_shift(dtype: DType) -> u32 {
+    match dtype {
+        DType::I8 => 23,
+        DType::I16 => 15,
+        DType::I32 => 0,
+    }
+}
+
 impl Mask {
     fn new(p: &MatMulMaskSoftmaxParams, record: TensorRecord) -> Result<Self, Reason> {
         let factors = 0..=1 << 30;
-        if !factors.contains(&p.sum_factor) || !factors.contains(&p.mask_factor) || !(1..=62).contains(&p.factor_shift)
-        {
+        let shifts = (1..=62).contains(&p.factor_shift) && p.mask_shift <= most_shift(record.dtype);
+        if !factors.contains(&p.sum_factor) || !factors.contains(&p.mask_factor) || !shifts {
             return Err(Reason::OperatorRange);
         }
         let excluded = record.is_const().then_some(record.dtype.range().0);

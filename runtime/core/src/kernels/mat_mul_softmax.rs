@@ -43,8 +43,8 @@ impl Attention {
         let (len, mut powers) = (self.sums.n as usize, x86::Powers::NONE);
         let mut values = [[0i32; x86::MAX_COLUMNS]; x86::ROWS];
         avx2.products(&self.sums, [a, b], x86::Group::NONE, x86::Target::RAW, |at, rows| {
-            let place = x86::Place { at: 0, distance: x86::MAX_COLUMNS, count: len };
-            rows.write(place, &mut Output::new(bytemuck::cast_slice_mut(values.as_flattened_mut()), DType::I32))?;
+            let bytes = bytemuck::cast_slice_mut(values.as_flattened_mut());
+            rows.write(0, x86::MAX_COLUMNS, &mut Output::new(bytes, DType::I32))?;
             for (i, values) in values.iter().enumerate().take(rows.count()) {
                 let start = product::start([at[0], at[1], at[2].wrapping_add(i as u32)], self.y_strides);
                 let out = out.get_mut(start..start.wrapping_add(len))?;

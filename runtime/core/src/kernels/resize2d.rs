@@ -58,7 +58,8 @@ fn axes<'a>(
     Ok([axis(0, p.rows, p.row_weights)?, axis(1, p.cols, p.col_weights)?])
 }
 
-/// The sums of `lanes` channels from channel `c` on.
+/// The sums of as many channels as there is room for, for the output pixel `[n, oy, ox]`: `load` reads those channels of an
+/// input pixel, less the zero point, into `values`.
 fn sums(
     [rows, cols]: [&Axis<'_>; 2],
     [n, oy, ox]: [usize; 3],

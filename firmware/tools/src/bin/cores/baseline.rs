@@ -76,9 +76,10 @@ fn row(header: &[&str], line: &str) -> Result<Row, Error> {
     };
     let mut instructions = BTreeMap::new();
     for core in &CORES {
+        let column = format!("{}_insns", core.name);
         // Not every core has been measured.
-        if let Ok(count) = field(&format!("{}_insns", core.name)) {
-            instructions.insert(core.name, count.parse()?);
+        if header.contains(&column.as_str()) {
+            instructions.insert(core.name, field(&column)?.parse()?);
         }
     }
     let text = field("layer")?;

@@ -282,7 +282,7 @@ impl Block {
         acc
     }
 
-    /// Byteses sums and stores the block's channels.
+    /// Finishes sums and stores the block's channels.
     ///
     /// # Safety
     ///

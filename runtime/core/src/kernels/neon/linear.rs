@@ -87,7 +87,7 @@ impl<W: Width> Kernel<'_, '_, W> {
         let (_, words) = work.split_first_chunk_mut::<HEADER>()?;
         let (mut direct, mut excess) = ([None; P], [0; P]);
         for (i, (direct, excess)) in direct.iter_mut().zip(&mut excess).enumerate() {
-            *direct = if W::PACKED { None } else { source.direct(at + i, len) };
+            *direct = if W::PACKED { None } else { source.direct(at + i, len).and_then(|x| x.get(..len)) };
             if direct.is_none() {
                 source.write::<2>(at + i, Patch::new(words, i, len))?;
                 if W::PACKED {
@@ -98,18 +98,17 @@ impl<W: Width> Kernel<'_, '_, W> {
         }
         let room: &[i8] = bytemuck::try_cast_slice(words).ok()?;
         room.get(..P * len)?;
-        let mut places = (0..).map(|i| room.as_ptr().wrapping_add(i * len));
-        let patches = direct.map(|direct| {
-            let place = places.next().unwrap_or(room.as_ptr());
-            direct.map_or(place, <[i8]>::as_ptr)
-        });
+        let mut patches = [room.as_ptr(); P];
+        for (i, (patch, direct)) in patches.iter_mut().zip(direct).enumerate() {
+            *patch = direct.map_or(room.as_ptr().wrapping_add(i * len), <[i8]>::as_ptr);
+        }
         if M::EXCESS && !W::PACKED {
             for (excess, &patch) in excess.iter_mut().zip(&patches) {
                 // SAFETY: a patch has `len` elements.
                 *excess = unsafe { upper_sum(patch, len) };
             }
         }
-        // SAFETY: patches have `len` elements.
+        // SAFETY: patches have `len` elements: those in the input were cut to as many, those in work memory have the room.
         unsafe {
             if self.fits {
                 self.multiply::<M, P, Q, true>(core, patches, excess, at, y)

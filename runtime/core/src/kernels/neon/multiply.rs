@@ -47,7 +47,10 @@ pub(super) struct MatrixProduct(());
 
 /// Sums of sixteen products in four lanes.
 trait Dot: Copy {
-    /// Adds the products of bytes, some of them too large; see [`Multiply::EXCESS`].
+    /// As [`Multiply::EXCESS`].
+    const EXCESS: bool;
+
+    /// Adds the products of bytes.
     ///
     /// # Safety
     ///
@@ -63,6 +66,8 @@ trait Dot: Copy {
 }
 
 impl Dot for Widening {
+    const EXCESS: bool = true;
+
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn add(self, acc: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
@@ -110,6 +115,8 @@ impl DotProduct {
 }
 
 impl Dot for DotProduct {
+    const EXCESS: bool = false;
+
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn add(self, acc: int32x4_t, x: int8x16_t, w: int8x16_t) -> int32x4_t {
@@ -151,19 +158,8 @@ impl MatrixProduct {
     }
 }
 
-impl Multiply for Widening {
-    const EXCESS: bool = true;
-
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn sums<W: Width, const P: usize, const Q: usize>(self, operands: &Operands<P, Q>) -> [[int32x4_t; P]; Q] {
-        // SAFETY: as the caller says.
-        unsafe { by_rows::<W, _, P, Q>(self, operands) }
-    }
-}
-
-impl Multiply for DotProduct {
-    const EXCESS: bool = false;
+impl<D: Dot> Multiply for D {
+    const EXCESS: bool = D::EXCESS;
 
     #[inline]
     #[target_feature(enable = "neon")]

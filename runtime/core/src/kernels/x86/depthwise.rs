@@ -8,7 +8,7 @@ use core::mem::MaybeUninit;
 
 use super::finish::{GROUP, Group, Place, Target};
 use super::tile::{reach, windows};
-use super::{Avx2, load};
+use super::{Avx2, load, load_first};
 use crate::kernels::channels::{Channels, Output};
 use crate::kernels::strips::QUAD;
 use crate::kernels::weights::{Matrix, Width};
@@ -114,22 +114,13 @@ impl<W: Width> Depthwise<'_, '_, W> {
             right.fill(MaybeUninit::new(padding));
             let mut at = (iy * cols.input + ix) * in_channels + first;
             for slot in inside {
-                let x = image.get(at..)?;
-                slot.write(widened(match x.first_chunk() {
-                    Some(x) => load(x),
-                    None => load(&first_of(x)),
-                }));
+                // Channels behind the end of the input meet weights of 0.
+                slot.write(widened(load_first(image.get(at..)?)));
                 at += in_channels;
             }
         }
         Some(())
     }
-}
-
-/// The channels of a pixel that ends the input: those behind meet weights of 0.
-#[cold]
-fn first_of(x: &[i8]) -> [i8; BLOCK] {
-    core::array::from_fn(|i| x.get(i).copied().unwrap_or(0))
 }
 
 /// Sixteen channels as 16-bit numbers, in the order of tiles.

@@ -122,13 +122,13 @@ fn from<T: Copy + Default>(values: &[T], first: usize) -> [T; GROUP] {
 
 /// Where sums go.
 #[derive(Clone, Copy)]
-pub(in crate::kernels) struct Place {
+pub(super) struct Place {
     /// Element of the first pixel's first channel.
-    pub(in crate::kernels) at: usize,
+    pub(super) at: usize,
     /// Elements from a pixel to the next.
-    pub(in crate::kernels) distance: usize,
+    pub(super) distance: usize,
     /// Channels that are written.
-    pub(in crate::kernels) count: usize,
+    pub(super) count: usize,
 }
 
 /// How outputs are made of sums.

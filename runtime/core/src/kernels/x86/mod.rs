@@ -5,26 +5,28 @@
 #![allow(unsafe_code)]
 
 mod add;
-mod attention;
 mod columns;
 mod depthwise;
 mod filters;
 mod finish;
 mod layer_norm;
 mod linear;
+mod mat_mul;
 mod product;
 mod softmax;
 mod tile;
 mod wide;
 
 use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
+use core::ptr;
 
 pub(super) use add::WideSums;
-pub(super) use attention::{MAX_COLUMNS, ROWS, Rows};
 pub(super) use columns::worth_it;
 pub(super) use depthwise::Depthwise;
-pub(super) use finish::{Group, Place, Target};
+pub(super) use finish::{Group, Target};
 pub(super) use layer_norm::{Differences, Steps};
+pub(super) use mat_mul::{MAX_COLUMNS, ROWS, Rows};
 pub(super) use softmax::Powers;
 pub(super) use tile::Windows;
 
@@ -42,13 +44,16 @@ impl Avx2 {
     /// Widens elements to 16 bits.
     #[inline]
     pub(super) fn widen(self, x: &[i8], to: &mut [i16]) {
+        // SAFETY: nothing but numbers is written there.
+        let to = unsafe { &mut *(ptr::from_mut(to) as *mut [MaybeUninit<i16>]) };
         // SAFETY: the core has AVX2.
         unsafe { widen(x, to) }
     }
 }
 
+/// Widens elements to 16 bits; there are as many of both.
 #[target_feature(enable = "avx2")]
-fn widen(x: &[i8], to: &mut [i16]) {
+fn widen(x: &[i8], to: &mut [MaybeUninit<i16>]) {
     let ((x_vectors, x_rest), (vectors, rest)) = (x.as_chunks::<16>(), to.as_chunks_mut::<16>());
     for (x, to) in x_vectors.iter().zip(vectors) {
         // SAFETY: 16 bytes are read and 32 written, at any alignment.
@@ -62,8 +67,8 @@ fn widen(x: &[i8], to: &mut [i16]) {
         // SAFETY: 8 bytes are read and 16 written, at any alignment.
         unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm_cvtepi8_epi16(_mm_loadl_epi64(x.as_ptr().cast()))) };
     }
-    for (x, to) in x_rest.iter().zip(rest) {
-        *to = i16::from(*x);
+    for (&x, to) in x_rest.iter().zip(rest) {
+        to.write(x.into());
     }
 }
 
@@ -93,6 +98,22 @@ fn lanes(vector: __m256i) -> [i32; 8] {
 fn load(bytes: &[i8; 16]) -> __m128i {
     // SAFETY: `bytes` has 16 bytes; the load needs no alignment.
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
+
+/// The first sixteen bytes as a vector; 0 behind the last.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_first(bytes: &[i8]) -> __m128i {
+    match bytes.first_chunk() {
+        Some(bytes) => load(bytes),
+        None => load(&filled_up(bytes)),
+    }
+}
+
+/// Fewer than sixteen bytes, then zeros.
+#[cold]
+fn filled_up(bytes: &[i8]) -> [i8; 16] {
+    core::array::from_fn(|i| bytes.get(i).copied().unwrap_or(0))
 }
 
 /// The sums of four vectors, as a vector.

@@ -1,8 +1,8 @@
 //! Tiles of the input of a convolution or product: widened once, with what lies in the padding, so that all windows are alike.
 
-use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
+use super::widen;
 use crate::kernels::weights::OCTET;
 use crate::kernels::window::Axis;
 
@@ -124,7 +124,7 @@ impl Tile {
         let top = oy * rows.stride;
         let input_len = cols.input * channels;
         if inside == columns && columns == cols.input && rows.before == 0 && top + count <= rows.input {
-            widen(image.get(top * input_len..)?, to);
+            fill(to, image.get(top * input_len..)?);
         } else {
             for (row, to) in to.chunks_exact_mut(row_len.max(1)).enumerate() {
                 let iy = (top + row).checked_sub(rows.before).filter(|&iy| iy < rows.input);
@@ -136,7 +136,7 @@ impl Tile {
                 let (to, behind) = to.split_at_mut_checked(inside * channels)?;
                 before.fill(padding);
                 behind.fill(padding);
-                widen(image.get(iy * input_len..)?, to);
+                fill(to, image.get(iy * input_len..)?);
             }
         }
         self.len = count * row_len + SLACK;
@@ -147,19 +147,8 @@ impl Tile {
 /// Fills `to` with the first elements of `x`; those behind its last, which no window reads, are 0.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn widen(x: &[i8], to: &mut [MaybeUninit<i16>]) {
+fn fill(to: &mut [MaybeUninit<i16>], x: &[i8]) {
     let (to, missing) = to.split_at_mut(x.len().min(to.len()));
     missing.fill(MaybeUninit::new(0));
-    let x = x.get(..to.len()).unwrap_or_default();
-    let ((x_vectors, x_rest), (vectors, rest)) = (x.as_chunks::<16>(), to.as_chunks_mut::<16>());
-    for (x, to) in x_vectors.iter().zip(vectors) {
-        // SAFETY: 16 bytes are read and 32 written, at any alignment.
-        unsafe {
-            let wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().cast()));
-            _mm256_storeu_si256(to.as_mut_ptr().cast(), wide);
-        }
-    }
-    for (&x, to) in x_rest.iter().zip(rest) {
-        to.write(x.into());
-    }
+    widen(x.get(..to.len()).unwrap_or_default(), to);
 }

@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 use super::columns::{Block, GROUPS, PANEL, PIXELS, Panel, transposed};
 use super::finish::{GROUP, Group, Place, Target};
 use super::tile::MOST_SEGMENTS;
-use super::{Avx2, load};
+use super::{Avx2, load_first};
 use crate::kernels::channels::Output;
 use crate::kernels::product::{Sums, start};
 
@@ -35,11 +35,12 @@ impl Rows<'_> {
         self.count
     }
 
-    /// Computes them, and writes the first to where `place` says.
-    pub(in crate::kernels) fn write(&self, place: Place, y: &mut Output<'_>) -> Option<()> {
+    /// Computes them, and writes the first from element `at` of `y` on, the others each `distance` elements behind.
+    pub(in crate::kernels) fn write(&self, at: usize, distance: usize, y: &mut Output<'_>) -> Option<()> {
+        let place = Place { at, distance, count: self.block.count };
         let [a, b, c, d] = self.left.each_ref().map(|row| row.as_ptr());
-        // SAFETY: the core has AVX2, or there would be no rows; each is as long as pairs are, and the panel has a group for
-        // each eight columns.
+        // SAFETY: the core has AVX2, or there would be no rows. `products` has made sure that they fit: each is as long as
+        // pairs are, and the panel has a group for each eight columns.
         unsafe {
             match self.count {
                 ROWS => self.block.pixels([a, b, c, d], place, y),
@@ -52,7 +53,7 @@ impl Rows<'_> {
 }
 
 impl Sums {
-    /// Whether [`Avx2::products`] can compute them.
+    /// Whether [`Avx2::products`] can compute them: rows of both matrices fit, and all columns of the second a panel.
     pub(in crate::kernels) fn fit_panels(&self) -> bool {
         let (k, n) = (self.k as usize, self.n as usize);
         let dense = self.a_strides[3] == 1 && (self.b_strides[2] == 1 || self.b_strides[3] == 1);
@@ -63,7 +64,7 @@ impl Sums {
 
 impl Avx2 {
     /// Hands over the rows of all products, a few at a time with the batches and row of the first. They are finished as
-    /// `group` and `target` say, the same for all columns.
+    /// `group` and `target` say, the same for all columns. `None` if they do not [fit](Sums::fit_panels).
     pub(in crate::kernels) fn products(
         self,
         sums: &Sums,
@@ -85,6 +86,10 @@ fn products(
     target: Target,
     mut rows: impl FnMut([u32; 3], Rows<'_>) -> Option<()>,
 ) -> Option<()> {
+    // What reads them relies on it: rows and panels are no longer than there is room for.
+    if !sums.fit_panels() {
+        return None;
+    }
     let (k, count) = (sums.k as usize, sums.n as usize);
     let pairs = k.next_multiple_of(4) / 2;
     let constants = [group; GROUPS];
@@ -134,7 +139,7 @@ fn write_columns(sums: &Sums, b: &[i8], first: usize, to: &mut [MaybeUninit<__m2
             let mut columns = [_mm_setzero_si128(); GROUP];
             for (column, slot) in columns.iter_mut().enumerate() {
                 let at = (first + column).min(last_column) * column_step + 2 * GROUP * i;
-                *slot = load(&sixteen(b.get(at..)?));
+                *slot = load_first(b.get(at..)?);
             }
             for (to, pairs) in to.iter_mut().zip(transposed(columns)) {
                 to.write(_mm256_sub_epi16(_mm256_cvtepi8_epi16(pairs), zero));
@@ -143,19 +148,10 @@ fn write_columns(sums: &Sums, b: &[i8], first: usize, to: &mut [MaybeUninit<__m2
     } else {
         let last_row = sums.k as usize - 1;
         for (pair, to) in to.iter_mut().enumerate() {
-            let row = |row: usize| b.get(row.min(last_row) * row_step + first..).map(sixteen);
-            let pairs = _mm_unpacklo_epi8(load(&row(2 * pair)?), load(&row(2 * pair + 1)?));
+            let row = |row: usize| b.get(row.min(last_row) * row_step + first..);
+            let pairs = _mm_unpacklo_epi8(load_first(row(2 * pair)?), load_first(row(2 * pair + 1)?));
             to.write(_mm256_sub_epi16(_mm256_cvtepi8_epi16(pairs), zero));
         }
     }
     Some(())
-}
-
-/// The first sixteen elements; 0 behind the last.
-#[inline(always)]
-fn sixteen(x: &[i8]) -> [i8; 2 * GROUP] {
-    match x.first_chunk() {
-        Some(x) => *x,
-        None => core::array::from_fn(|i| x.get(i).copied().unwrap_or(0)),
-    }
 }
