@@ -87,7 +87,7 @@ impl Array {
     }
 }
 
-/// Largest constant the evaluator makes: folding must not blow a small file up.
+/// Largest constant that folding and rewrites make: they must not blow a small file up.
 const MAX_ELEMENTS: usize = 1 << 24;
 
 /// The first output of `node` for constant inputs (absent optional inputs are `None`), or `None` when the
@@ -116,7 +116,10 @@ pub fn eval(node: &Node, opset: i64, inputs: &[Option<&Tensor>]) -> Option<Tenso
         }
         "Size" => Array::ints(vec![], vec![x?.shape.iter().product::<usize>() as i64]),
         "CastLike" => x?.cast(get(1)?.dtype)?,
-        "Not" => Array { data: Data::Int(x?.to_i64().iter().map(|&v| i64::from(v == 0)).collect()), ..x?.clone() },
+        "Not" => {
+            let data = Data::Int(x?.to_i64().iter().map(|&v| i64::from(v == 0)).collect());
+            Array { shape: x?.shape.clone(), data, dtype: DataType::Bool }
+        }
         "Cast" => x?.cast(DataType::from_onnx_number(node.int("to", 0) as i32)?)?,
         "Reshape" => {
             let shape = reshape_target(&x?.shape, &get(1)?.to_i64(), node.int("allowzero", 0) != 0)?;
@@ -416,7 +419,7 @@ pub fn unsqueezed(shape: &[usize], axes: &[i64]) -> Option<Vec<usize>> {
 }
 
 /// The number of elements, if it is no larger than folding may make; sizes of 0 count as 1 in that comparison.
-fn checked_len(shape: &[usize]) -> Option<usize> {
+pub(crate) fn checked_len(shape: &[usize]) -> Option<usize> {
     let volume = shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim.max(1)))?;
     (volume <= MAX_ELEMENTS).then(|| shape.iter().product())
 }

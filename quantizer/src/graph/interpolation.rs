@@ -6,8 +6,8 @@ use super::{Node, Tensor};
 /// The elements of an axis that one output element is made of, with weights that sum to one.
 pub type Taps = Vec<(usize, f64)>;
 
-/// Elements of a resized axis, at most: lists of their taps are made.
-const MOST: usize = 1 << 24;
+/// Elements of a resized axis, at most: lists of their taps are made, of up to 2 · [`MOST_REACH`] for each.
+const MOST: usize = 1 << 20;
 
 /// How far a filter that is stretched against aliasing reaches, at most.
 const MOST_REACH: f64 = 32.0;
@@ -181,6 +181,9 @@ impl<'n> Interpolation<'n> {
         let weighted: Vec<(f64, f64)> = weighted.filter(|&(_, weight)| weight > 0.0).collect();
         let inside = |at: f64| self.node.int("exclude_outside", 0) == 0 || (0.0..=last).contains(&at);
         let total: f64 = weighted.iter().filter(|&&(at, _)| inside(at)).map(|&(_, weight)| weight).sum();
+        if total <= 0.0 {
+            return Err(format!("output element {i} lies outside the input, which exclude_outside excludes"));
+        }
         let mut taps: Taps = Vec::new();
         for (at, weight) in weighted.into_iter().filter(|&(at, _)| inside(at)) {
             // Beyond its ends the input goes on as it ends.

@@ -208,6 +208,12 @@ impl Graph {
         self.outputs.iter().any(|output| output.name == name)
     }
 
+    /// Whether anything reads a value: a node, or who runs the model. The empty name is no value.
+    pub fn is_read(&self, name: &str) -> bool {
+        let by = |node: &Node| node.inputs.iter().any(|input| input == name);
+        !name.is_empty() && (self.is_output(name) || self.nodes.iter().any(by))
+    }
+
     /// Replaces every use of value `from` by `to`, also among the graph outputs' producers:
     /// a graph output keeps its name, so callers rename the producer instead when `from` is an output.
     pub fn replace_uses(&mut self, from: &str, to: &str) {

@@ -104,6 +104,7 @@ pub fn picks<'t>(
                 };
                 let axis = axis_of(axis)?;
                 let range = eval::slice_range(x[axis], start, end, step).ok_or("a step of 0")?;
+                listable(range.len)?;
                 axes[axis] = Some(range.indices().collect());
             }
         }
@@ -111,7 +112,7 @@ pub fn picks<'t>(
             let axis = axis_of(node.int("axis", 0))?;
             let sizes = split_sizes(node, x[axis], ints(1).as_deref())?;
             let start = sizes.iter().take(k).sum();
-            let size = sizes.get(k).ok_or_else(|| format!("{} parts and no part {k}", sizes.len()))?;
+            let size = listable(*sizes.get(k).ok_or_else(|| format!("{} parts and no part {k}", sizes.len()))?)?;
             axes[axis] = Some((start..start + size).collect());
         }
         "Gather" => {

@@ -205,7 +205,7 @@ pub fn windows(node: &Node, spatial: &[usize], kernel: &[usize]) -> Result<Vec<W
                 .ok_or_else(|| format!("a kernel reaching over {reach} does not fit an input of {}", spatial[i]))?;
             let mut output = if ceil { span.div_ceil(stride) } else { span / stride } + 1;
             // A window must not begin beyond the input and its padding before it.
-            if ceil && (output - 1) * stride >= spatial[i] + pad_begin {
+            if ceil && (output - 1).saturating_mul(stride) >= spatial[i] + pad_begin {
                 output -= 1;
             }
             Ok(Window { kernel, stride, dilation, pad_begin, pad_end, output })
@@ -521,7 +521,8 @@ impl Context<'_> {
                 self.like(shape)
             }
             "Slice" => {
-                let mut shape = self.shape(0)?.to_vec();
+                let x = self.shape(0)?;
+                let mut shape = x.to_vec();
                 let starts = self.ints(1, "starts")?.ok_or("no starts")?;
                 let ends = self.ints(2, "ends")?.ok_or("no ends")?;
                 let axes = self.ints(3, "axes")?.unwrap_or_else(|| (0..starts.len() as i64).collect());
@@ -531,7 +532,7 @@ impl Context<'_> {
                     let (Some(&start), Some(&end), Some(&step)) = (starts.get(i), ends.get(i), steps.get(i)) else {
                         return Err("starts, ends, axes and steps differ in length".into());
                     };
-                    shape[axis] = eval::slice_range(shape[axis], start, end, step).ok_or("a step of 0")?.len;
+                    shape[axis] = eval::slice_range(x[axis], start, end, step).ok_or("a step of 0")?.len;
                 }
                 self.like(shape)
             }
@@ -654,7 +655,8 @@ impl Context<'_> {
                 let (Some(q_heads), Some(heads)) = (heads("q_num_heads"), heads("kv_num_heads")) else {
                     return Err("operands of rank 3 need q_num_heads and kv_num_heads".into());
                 };
-                self.like(vec![n, rows, width / heads * q_heads])
+                let joined = (width / heads).checked_mul(q_heads).ok_or("q_num_heads is too large")?;
+                self.like(vec![n, rows, joined])
             }
             (&[n, heads, rows, _], &[_, _, _, depth]) => self.like(vec![n, heads, rows, depth]),
             _ => Err(format!("operands {q:?} and {v:?} must have rank 3 or 4")),

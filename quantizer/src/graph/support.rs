@@ -6,17 +6,17 @@
 //! | operators | forms |
 //! | --- | --- |
 //! | Conv, ConvTranspose | images and signals; constant weights and biases |
-//! | Gemm, MatMul | every form with one constant operand; MatMul also of two activations whose batches broadcast |
+//! | Gemm, MatMul | a constant operand, or two activations with at most two batch axes, which broadcast; constant stacks of matrices along axes that the activation has all in the same sizes, or all not |
 //! | Einsum | a transposition, or what is a MatMul after transposition |
-//! | Attention | without a cache of keys and values, a soft cap or further outputs; masks are constants or activations |
-//! | Add, Sub, Mul, Div, Min, Max | two activations that broadcast, or one and a constant; Min, Max, Sum and Mean of any number |
+//! | Attention | without a cache of keys and values, a soft cap or further outputs; masks are constants or float activations |
+//! | Add, Sub, Mul, Div, Min, Max | two activations that broadcast, or one and a constant, which an activation divides only if it is one number; Min, Max, Sum and Mean of any number |
 //! | Pow | a constant number as exponent, or a function of one value |
 //! | PRelu | constant slopes |
 //! | functions of one variable ([`eval::eval_unary`]), Clip, Relu | tables over 8 bits; bounds constant |
 //! | Softmax, LogSoftmax | any axis |
 //! | LayerNormalization, RMSNormalization | any trailing axes; also as exporters write them out |
 //! | InstanceNormalization, GroupNormalization, MeanVarianceNormalization, LpNormalization | the last of order 2 |
-//! | BatchNormalization | folded, or on images |
+//! | BatchNormalization | folded, or on images and signals |
 //! | AveragePool, MaxPool, GlobalAveragePool | images and signals |
 //! | GlobalMaxPool, ReduceMax, ReduceMin, ReduceMean, ReduceSum | any constant axes, with or without keepdims |
 //! | ReduceL1, ReduceL2, ReduceSumSquare, ReduceLogSum | the same, as functions of a sum |
@@ -25,7 +25,7 @@
 //! | Concat | any axis |
 //! | Slice, Split, Gather, Expand, Tile | constant parameters; every output of a Split |
 //! | Gather | also rows of a float constant, by indices that are an input of the model |
-//! | LSTM, GRU, RNN | constant weights, known length, default activations; no peepholes, clip or lengths of sequences |
+//! | LSTM, GRU, RNN | constant weights, a known number of steps, default activations (an RNN also Relu and Sigmoid), initial states of zero or computed; no peepholes, clip or other lengths of sequences |
 //! | Pad | constant, reflect, edge and wrap; constant pads, in the first mode not negative |
 //! | Resize | nearest or linear (two axes at most), with antialias; constant scales or sizes; every coordinate transformation, without extrapolation |
 //! | DepthToSpace, SpaceToDepth | images |
@@ -161,10 +161,8 @@ impl Check<'_> {
         if recurrent::is_recurrent(node) {
             return Err(recurrent::refusal(self.graph, node).unwrap_or_else(|| "it could not be unrolled".into()));
         }
-        let used = |name: &String| {
-            !name.is_empty() && (self.graph.is_output(name) || self.graph.nodes.iter().any(|n| n.inputs.contains(name)))
-        };
-        if let Some(name) = node.outputs.iter().skip(1).find(|name| used(name) && node.op_type != "Split") {
+        let used = |name: &&String| node.op_type != "Split" && self.graph.is_read(name);
+        if let Some(name) = node.outputs.iter().skip(1).find(used) {
             return Err(format!("its output `{name}` is used; only the first output is supported"));
         }
         let empty = |name: &&String| self.shapes.types.get(*name).is_some_and(|kind| kind.shape.contains(&0));
@@ -177,8 +175,8 @@ impl Check<'_> {
         match node.op_type.as_str() {
             "Conv" | "ConvTranspose" => self.conv(node),
             "Attention" => Err(
-                "with a cache of keys and values, a soft cap, a mask of booleans computed by the model, or more outputs than \
-                 the first, it is not supported"
+                "with a cache of keys and values, a soft cap, a mask of booleans computed by the model, more than 2^24 scores \
+                 of a causal mask, or more outputs than the first, it is not supported"
                     .into(),
             ),
             "Einsum" => Err(
@@ -241,7 +239,7 @@ impl Check<'_> {
     fn last_axis(&self, node: &Node, axis: i64) -> Checked {
         let Some(shape) = self.shape(node, 0) else { return Ok(()) };
         match normalize_axis(axis, shape.len()) {
-            Some(i) if shape[i + 1..].iter().all(|&size| size == 1) => Ok(()),
+            Some(i) if shape[i + 1..].iter().all(|&size| size == 1) => self.apart(node, 0, [axis]),
             _ => Err(format!("axis {axis} of rank {}: only the last axis is supported", shape.len())),
         }
     }
@@ -291,7 +289,7 @@ impl Check<'_> {
                 let batches = eval::broadcast(&a[..a.len().saturating_sub(2)], &b[..b.len().saturating_sub(2)]);
                 let large = batches.unwrap_or_default().into_iter().filter(|&size| size > 1).count();
                 match large {
-                    0..=2 => Ok(()),
+                    0..=2 => self.apart(node, 0, [-1]),
                     _ => Err(format!("operands {a:?} and {b:?}: at most two batch axes are supported")),
                 }
             }
@@ -315,12 +313,12 @@ impl Check<'_> {
 
     /// Refuses constants that no scale holds.
     fn finite(&self, node: &Node) -> Checked {
-        // Minus infinity excludes a score from the softmax that reads it.
-        let masks = node.op_type == "Add" && self.only_softmax_reads(node.output());
-        let fits = |value: f32| value.is_finite() || masks && value == f32::NEG_INFINITY;
         let infinite = |name: &&String| {
-            let constant = self.graph.initializers.get(*name);
-            constant.is_some_and(|tensor| !tensor.to_f32().into_iter().all(fits))
+            let values = self.graph.initializers.get(*name).map(Tensor::to_f32).unwrap_or_default();
+            // Minus infinity excludes a score from the softmax that reads it.
+            let fits = |value: &f32| value.is_finite() || *value == f32::NEG_INFINITY && node.op_type == "Add";
+            let masks = values.contains(&f32::NEG_INFINITY);
+            !values.iter().all(fits) || masks && !self.only_softmax_reads(node.output())
         };
         match node.inputs.iter().find(infinite) {
             Some(name) => Err(format!("its constant `{name}` holds values that are not finite")),
@@ -330,13 +328,16 @@ impl Check<'_> {
 
     /// Whether nothing but a Softmax reads a value, perhaps after the sum with another mask.
     fn only_softmax_reads(&self, value: &str) -> bool {
-        let mut readers = self.graph.nodes.iter().filter(|node| node.inputs.iter().any(|name| name == value));
-        !self.graph.is_output(value)
-            && match (readers.next(), readers.next()) {
-                (Some(reader), None) if reader.op_type == "Add" => self.only_softmax_reads(reader.output()),
-                (Some(reader), None) => reader.op_type == "Softmax",
-                _ => false,
+        let mut value = value;
+        loop {
+            let mut readers = self.graph.nodes.iter().filter(|node| node.inputs.iter().any(|name| name == value));
+            match (readers.next(), readers.next()) {
+                _ if self.graph.is_output(value) => return false,
+                (Some(reader), None) if reader.op_type == "Add" => value = reader.output(),
+                (Some(reader), None) => return reader.op_type == "Softmax",
+                _ => return false,
             }
+        }
     }
 
     /// Refuses to join or reduce the samples of a batch.

@@ -6,7 +6,7 @@
 use super::rewrite::{Rewrite, each, target};
 use super::{constant, has_more_outputs};
 use crate::graph::shape::{Shapes, infer_partial};
-use crate::graph::{Attr, Graph, Node, Tensor};
+use crate::graph::{Attr, Graph, Node, Tensor, eval};
 
 pub(super) fn run(graph: &mut Graph) -> usize {
     if !graph.nodes.iter().any(|node| node.op_type == "Attention" && node.domain.is_empty()) {
@@ -40,7 +40,8 @@ impl Sizes {
         let (joined, q_heads, heads, rows, columns, depths) = match (q, k, v) {
             (&[_, rows, q], &[_, columns, _], &[_, _, v]) => {
                 let (q_heads, heads) = (count("q_num_heads")?, count("kv_num_heads")?);
-                (true, q_heads, heads, rows, columns, [q / q_heads, v / heads])
+                let whole = q.is_multiple_of(q_heads) && v.is_multiple_of(heads);
+                (true, q_heads, heads, rows, columns, whole.then_some([q / q_heads, v / heads])?)
             }
             (&[_, q_heads, rows, depth], &[_, heads, columns, _], &[_, _, _, v]) => {
                 (false, q_heads, heads, rows, columns, [depth, v])
@@ -62,7 +63,7 @@ fn written_out(graph: &mut Graph, index: usize, shapes: &[Shapes; 2]) -> Option<
     }
     let shape = |batch: usize, i: usize| shapes[batch].types.get(node.input(i)?).map(|kind| kind.shape.clone());
     let sizes = Sizes::of(&node, [&shape(0, 0)?, &shape(0, 1)?, &shape(0, 2)?])?;
-    let masks = masks(graph, &node, &sizes)?;
+    let masks = masks(graph, &node, &sizes, shapes)?;
     let batches = [*shape(0, 0)?.first()?, *shape(1, 0)?.first()?];
     let Sizes { joined, heads, times, rows, columns, depths: [depth, v_depth] } = sizes;
     let whole = |sizes: &[usize]| target(&[&[batches[0]], sizes].concat(), &[&[batches[1]], sizes].concat());
@@ -123,11 +124,12 @@ enum Mask {
 }
 
 /// What is added to the scores: nothing, a causal mask, the node's own, or both.
-fn masks(graph: &Graph, node: &Node, sizes: &Sizes) -> Option<Vec<Mask>> {
+fn masks(graph: &Graph, node: &Node, sizes: &Sizes, shapes: &[Shapes; 2]) -> Option<Vec<Mask>> {
     let &Sizes { heads, times, rows, columns, .. } = sizes;
     let mut masks = Vec::new();
     if node.int("is_causal", 0) != 0 {
-        let values = (0..rows * columns).map(|i| if i % columns <= i / columns { 0.0 } else { f32::NEG_INFINITY });
+        let values = (0..eval::checked_len(&[rows, columns])?)
+            .map(|i| if i % columns <= i / columns { 0.0 } else { f32::NEG_INFINITY });
         masks.push(Mask::Const(Tensor::from_f32(&[rows, columns], &values.collect::<Vec<_>>())));
     }
     let Some(name) = node.input(3) else { return Some(masks) };
@@ -151,8 +153,7 @@ fn masks(graph: &Graph, node: &Node, sizes: &Sizes) -> Option<Vec<Mask>> {
         masks.push(Mask::Const(Tensor::from_f32(&split(&mask.shape)?, &values)));
         return Some(masks);
     }
-    let types = [infer_partial(graph, 2).types, infer_partial(graph, 3).types];
-    let kinds = [types[0].get(name)?, types[1].get(name)?];
+    let kinds = [shapes[0].types.get(name)?, shapes[1].types.get(name)?];
     if !kinds[0].dtype.is_float() {
         return None;
     }

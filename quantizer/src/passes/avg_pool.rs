@@ -3,7 +3,7 @@
 
 use super::rewrite::Rewrite;
 use crate::graph::shape::{Window, infer_partial, windows};
-use crate::graph::{Attr, Graph, Tensor};
+use crate::graph::{Attr, Graph, Tensor, eval};
 
 pub(super) fn run(graph: &mut Graph) -> usize {
     let dilated = |i: usize| {
@@ -21,11 +21,9 @@ fn counted(input: usize, window: &Window, padding: bool) -> Vec<usize> {
         true => (0, input + window.pad_begin + window.pad_end),
         false => (window.pad_begin, input + window.pad_begin),
     };
-    let count = |o: usize| {
-        let taps = (0..window.kernel).map(|k| o * window.stride + k * window.dilation);
-        taps.filter(|at| (first..last).contains(at)).count()
-    };
-    (0..window.output).map(count).collect()
+    let before =
+        |edge: usize, o: usize| edge.saturating_sub(o * window.stride).div_ceil(window.dilation).min(window.kernel);
+    (0..window.output).map(|o| before(last, o) - before(first, o)).collect()
 }
 
 fn weighted(graph: &mut Graph, index: usize) -> Option<()> {
@@ -35,6 +33,11 @@ fn weighted(graph: &mut Graph, index: usize) -> Option<()> {
     let kernel: Vec<usize> =
         node.ints("kernel_shape")?.iter().map(|&k| usize::try_from(k).ok()).collect::<Option<_>>()?;
     let windows = windows(&node, spatial, &kernel).ok()?;
+    let positions: Vec<usize> = [1, 1].into_iter().chain(windows.iter().map(|window| window.output)).collect();
+    let shape = [&[*channels, 1], &kernel[..]].concat();
+    if eval::checked_len(&positions)? == 0 || eval::checked_len(&shape)? == 0 {
+        return None;
+    }
     let padding = node.int("count_include_pad", 0) != 0;
     let taps: usize = kernel.iter().product();
     let mut factors = vec![taps as f32];
@@ -59,8 +62,6 @@ fn weighted(graph: &mut Graph, index: usize) -> Option<()> {
         ("dilations", Attr::Ints(list(&|window| window.dilation))),
         ("pads", Attr::Ints([list(&|window| window.pad_begin), ends].concat())),
     ];
-    let shape = [&[channels, 1], &kernel[..]].concat();
-    let positions: Vec<usize> = [1, 1].into_iter().chain(windows.iter().map(|window| window.output)).collect();
     let mut rewrite = Rewrite::new(graph, index);
     let weights = rewrite.constant("weight", Tensor::from_f32(&shape, &vec![1.0 / taps as f32; channels * taps]));
     let y = rewrite.main("Conv", &[node.input(0)?, &weights], &attrs);

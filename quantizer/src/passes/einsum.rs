@@ -26,11 +26,14 @@ fn places(letters: &[char], among: &[char]) -> Option<Vec<usize>> {
 
 fn product(graph: &mut Graph, index: usize, shapes: &[Shapes; 2]) -> Option<usize> {
     let node = graph.nodes[index].clone();
-    let Equation { operands, output } = Equation::parse(node.string("equation")?)?;
+    let equation = Equation::parse(node.string("equation")?)?;
     let types = |batch: usize| -> Option<Vec<&[usize]>> {
         node.inputs.iter().map(|name| Some(shapes[batch].types.get(name)?.shape.as_slice())).collect()
     };
     let (two, three) = (types(0)?, types(1)?);
+    // What follows takes for granted that every letter has an axis.
+    equation.shape(&two).and(equation.shape(&three))?;
+    let Equation { operands, output } = equation;
     let ([a, b], [a_name, b_name]) = (&operands[..], &node.inputs[..]) else {
         let [only] = &operands[..] else { return None };
         let perm = places(&output, only).filter(|perm| perm.len() == only.len() && !perm.is_sorted())?;

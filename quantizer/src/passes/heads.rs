@@ -22,42 +22,50 @@ pub(super) fn run(graph: &mut Graph) -> usize {
     count
 }
 
-/// A positive factor, and where the node that multiplies by it is: behind Transposes, each read by nothing else.
-fn factor(graph: &Graph, value: &str, reader: usize) -> Option<(usize, usize, f32)> {
-    if only_reader(graph, value)? != reader {
-        return None;
-    }
-    let at = maker(graph, Some(value))?;
-    let node = &graph.nodes[at];
+/// A positive factor, with the node that multiplies by it and what that multiplies: behind Transposes, each read by nothing
+/// else.
+fn factor<'g>(graph: &'g Graph, value: &'g str, reader: usize) -> Option<(usize, &'g str, f32)> {
+    let (mut value, mut reader) = (value, reader);
+    let (at, node) = loop {
+        if only_reader(graph, value)? != reader {
+            return None;
+        }
+        let at = maker(graph, Some(value))?;
+        let node = &graph.nodes[at];
+        match node.op_type.as_str() {
+            _ if !node.domain.is_empty() => return None,
+            "Transpose" => (value, reader) = (node.input(0)?, at),
+            _ => break (at, node),
+        }
+    };
     // One that adds no axes.
     let scalar = |i: usize| {
         let plain = constant(graph, node.input(i)).is_some_and(|tensor| tensor.shape.len() < 2);
         scalar(graph, node.input(i)).filter(|_| plain)
     };
     match node.op_type.as_str() {
-        _ if !node.domain.is_empty() => None,
-        "Transpose" => factor(graph, node.input(0)?, at),
-        "Mul" => (0..2).find_map(|i| Some((at, 1 - i, scalar(i)?))),
-        "Div" => Some((at, 0, 1.0 / scalar(1)?)),
+        "Mul" => (0..2).find_map(|i| Some((at, node.input(1 - i)?, scalar(i)?))),
+        "Div" => Some((at, node.input(0)?, 1.0 / scalar(1)?)),
         _ => None,
     }
     .filter(|(.., factor)| *factor > 0.0 && factor.is_finite())
 }
 
 fn scaled_after(graph: &mut Graph, index: usize) -> Option<usize> {
-    let inputs = graph.nodes[index].inputs.clone();
-    let found: Vec<(usize, usize, f32)> = inputs.iter().filter_map(|name| factor(graph, name, index)).collect();
-    if found.is_empty() {
+    let node = &graph.nodes[index];
+    let operands = [node.input(0)?, node.input(1)?];
+    let found: Vec<(usize, &str, f32)> = operands.iter().filter_map(|name| factor(graph, name, index)).collect();
+    let product = found.iter().map(|(.., factor)| f64::from(*factor)).product::<f64>() as f32;
+    if found.is_empty() || !product.is_normal() {
         return None;
     }
-    let product = found.iter().map(|(.., factor)| f64::from(*factor)).product::<f64>() as f32;
-    let mut inputs = inputs;
-    for (at, side, _) in &found {
-        let (from, to) = (graph.nodes[*at].output().to_owned(), graph.nodes[*at].inputs[*side].clone());
+    let moved: Vec<(String, String)> =
+        found.iter().map(|(at, source, _)| (graph.nodes[*at].output().to_owned(), (*source).to_owned())).collect();
+    for (from, to) in &moved {
         // Its reader is a Transpose, or the product itself.
-        graph.replace_uses(&from, &to);
-        inputs.iter_mut().filter(|name| **name == from).for_each(|name| name.clone_from(&to));
+        graph.replace_uses(from, to);
     }
+    let inputs = graph.nodes[index].inputs.clone();
     let mut rewrite = Rewrite::new(graph, index);
     let factor = rewrite.constant("factor", Tensor::from_f32(&[], &[product]));
     let scores = rewrite.main("MatMul", &[&inputs[0], &inputs[1]], &[]);

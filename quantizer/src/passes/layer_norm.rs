@@ -69,7 +69,8 @@ fn find(graph: &Graph, index: usize) -> Option<Found> {
     let is_numerator = |name: Option<&str>| {
         name == Some(numerator)
             || centre.is_some_and(|(source, mean)| {
-                is(graph, name, "Sub").is_some_and(|sub| sub.input(0) == Some(source) && sub.inputs[1] == mean.output())
+                is(graph, name, "Sub")
+                    .is_some_and(|sub| sub.input(0) == Some(source) && sub.input(1) == Some(mean.output()))
             })
     };
     let squares = is_numerator(square.input(0))

@@ -28,9 +28,7 @@ pub(super) fn run(graph: &mut Graph) -> usize {
 /// What an Unsqueeze of a Squeeze of the same axis gives.
 fn cancelled(graph: &Graph, index: usize) -> Option<String> {
     let node = &graph.nodes[index];
-    let before = &graph.nodes[maker(graph, node.input(0))?];
-    let both = is_of_axis(graph, node, "Unsqueeze") && is_of_axis(graph, before, "Squeeze");
-    both.then(|| before.input(0).map(str::to_owned)).flatten()
+    if is_of_axis(graph, node, "Unsqueeze") { image(graph, node.input(0)?) } else { None }
 }
 
 fn is_of_axis(graph: &Graph, node: &Node, op_type: &str) -> bool {
@@ -56,6 +54,11 @@ fn finish(mut rewrite: Rewrite<'_>, node: Node, inputs: Vec<String>) -> usize {
     rewrite.finish()
 }
 
+/// Where an axis of a signal is in its image.
+fn moved(axis: i64) -> Option<i64> {
+    normalize_axis(axis, 3).map(|axis| if axis < AXIS { axis as i64 } else { axis as i64 + 1 })
+}
+
 /// Weights `[O, C, K]` as `[O, C, 1, K]`, also those that a DequantizeLinear makes of integers.
 fn weights(rewrite: &mut Rewrite<'_>, value: &str) -> Option<String> {
     if let Some(tensor) = rewrite.graph.initializers.get(value) {
@@ -63,10 +66,10 @@ fn weights(rewrite: &mut Rewrite<'_>, value: &str) -> Option<String> {
         return Some(rewrite.constant("weight", tensor));
     }
     let node = rewrite.graph.nodes[maker(rewrite.graph, Some(value))?].clone();
-    // A scale for each channel lies along an axis before the new one.
-    if node.op_type != "DequantizeLinear" || normalize_axis(node.int("axis", 1), AXIS).is_none() {
+    if node.op_type != "DequantizeLinear" {
         return None;
     }
+    let axis = moved(node.int("axis", 1))?;
     let mut inputs = Vec::new();
     for name in &node.inputs {
         let tensor = rewrite.graph.initializers.get(name)?;
@@ -75,7 +78,7 @@ fn weights(rewrite: &mut Rewrite<'_>, value: &str) -> Option<String> {
             None => name.clone(),
         });
     }
-    Some(rewrite.push(Node { inputs, ..node }))
+    Some(rewrite.push(Node { inputs, ..node }.with("axis", Attr::Int(axis))))
 }
 
 /// A tensor of rank 3 with one more axis.
@@ -132,16 +135,17 @@ fn sunk(graph: &mut Graph, index: usize, ranks: &impl Fn(&str) -> Option<usize>)
     if node.inputs.len() < data {
         return None;
     }
-    let is_constant = |name: &String| graph.initializers.contains_key(name);
-    let of_signals = node.inputs[..data].iter().all(|name| is_constant(name) || ranks(name) == Some(3));
-    if !of_signals || !node.inputs[..data].iter().any(|name| image(graph, name).is_some()) {
+    let fits = |name: &String| match graph.initializers.get(name) {
+        Some(constant) => constant.shape.len() <= 3,
+        None => ranks(name) == Some(3),
+    };
+    if !node.inputs[..data].iter().all(fits) || !node.inputs[..data].iter().any(|name| image(graph, name).is_some()) {
         return None;
     }
     let scalar = |i: usize| node.input(i).is_none_or(|name| graph.initializers.get(name).is_some_and(|t| t.len() == 1));
     if quantizes && !(scalar(1) && scalar(2)) {
         return None;
     }
-    let moved = |axis: i64| normalize_axis(axis, 3).map(|axis| if axis < AXIS { axis as i64 } else { axis as i64 + 1 });
     let mut inputs = node.inputs.clone();
     let mut other = None;
     if op == "Concat" {
@@ -222,18 +226,37 @@ mod tests {
 
     #[test]
     fn quantized_weights_keep_their_scales() {
+        for axis in [0, -3] {
+            quantized_weights(axis);
+        }
+    }
+
+    fn quantized_weights(axis: i64) {
         let mut model = Model::new(&[2, 9]);
         let weights: Vec<i32> = (0..24).map(|i| i * 11 % 255 - 127).collect();
         let tensor = Tensor::from_ints(crate::graph::DataType::I8, &[4, 2, 3], &weights);
         model.graph.initializers.insert("q".into(), tensor);
         model.graph.initializers.insert("s".into(), Tensor::from_f32(&[4], &[0.1, 0.2, 0.3, 0.4]));
-        let w = model.node("DequantizeLinear", &["q", "s"], &[("axis", Attr::Int(0))]);
+        let w = model.node("DequantizeLinear", &["q", "s"], &[("axis", Attr::Int(axis))]);
         let y = model.node("Conv", &["x", &w], &[]);
         model.outputs(&[&y]);
         while run(&mut model.graph) > 0 {}
         let conv = model.graph.nodes.iter().find(|node| node.op_type == "Conv").unwrap();
         let types = infer_partial(&model.graph, 1).types;
         assert_eq!((&types[&conv.inputs[1]].shape[..], &types[&y].shape[..]), (&[4, 2, 1, 3][..], &[1, 4, 7][..]));
+        let weights = model.graph.nodes.iter().find(|node| node.op_type == "DequantizeLinear").unwrap();
+        assert_eq!(weights.int("axis", 1), 0);
+    }
+
+    #[test]
+    fn a_constant_of_more_axes_stays() {
+        let mut model = Model::new(&[3, 20]);
+        let (w, c) = (model.constant(&[6, 3, 5]), model.constant(&[2, 1, 6, 1]));
+        let x = model.node("Conv", &["x", &w], &[]);
+        let y = model.node("Add", &[&x, &c], &[]);
+        model.outputs(&[&y]);
+        let add = |ops: Vec<String>| ops.iter().position(|op| op == "Add");
+        assert_eq!(add(rewritten(&model)), Some(3), "behind the Squeeze");
     }
 
     #[test]

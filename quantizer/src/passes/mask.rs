@@ -16,31 +16,37 @@ const EXCLUDES: f32 = 1e4;
 
 pub(super) fn run(graph: &mut Graph) -> usize {
     let types = infer_partial(graph, 2).types;
-    let rank = |name: &str| types.get(name).map(|kind| kind.shape.len());
+    let shape = |name: &str| types.get(name).map(|kind| kind.shape.as_slice());
     each(graph, |graph, index| {
         let node = &graph.nodes[index];
         match node.op_type.as_str() {
             _ if !node.domain.is_empty() => None,
-            "Where" => chosen(graph, index, &rank).or_else(|| unguarded(graph, index)),
-            "Add" | "Sub" if leads_to_softmax(graph, node.output(), &rank) => added(graph, index),
+            "Where" => chosen(graph, index, &shape).or_else(|| unguarded(graph, index)),
+            "Add" | "Sub" if leads_to_softmax(graph, node.output(), &shape) => added(graph, index),
             _ => None,
         }
     })
 }
 
 /// Whether a Softmax over the last axis alone reads a value, perhaps after the sum with another mask.
-fn leads_to_softmax(graph: &Graph, value: &str, rank: &impl Fn(&str) -> Option<usize>) -> bool {
-    let Some(reader) = only_reader(graph, value).map(|index| &graph.nodes[index]) else { return false };
-    match reader.op_type.as_str() {
-        _ if !reader.domain.is_empty() => false,
-        "Softmax" => rank(value).is_some_and(|rank| normalize_axis(reader.int("axis", -1), rank) == Some(rank - 1)),
-        "Add" | "Sub" | "Where" => leads_to_softmax(graph, reader.output(), rank),
-        _ => false,
+fn leads_to_softmax<'s>(graph: &Graph, value: &str, shape: &impl Fn(&str) -> Option<&'s [usize]>) -> bool {
+    let mut value = value;
+    loop {
+        let Some(reader) = only_reader(graph, value).map(|index| &graph.nodes[index]) else { return false };
+        match reader.op_type.as_str() {
+            _ if !reader.domain.is_empty() => return false,
+            "Softmax" => {
+                let rank = shape(value).map_or(0, <[usize]>::len);
+                return normalize_axis(reader.int("axis", -1), rank).is_some_and(|axis| axis + 1 == rank);
+            }
+            "Add" | "Sub" | "Where" => value = reader.output(),
+            _ => return false,
+        }
     }
 }
 
 /// A choice between scores and a number that excludes.
-fn chosen(graph: &mut Graph, index: usize, rank: &impl Fn(&str) -> Option<usize>) -> Option<usize> {
+fn chosen<'s>(graph: &mut Graph, index: usize, shape: &impl Fn(&str) -> Option<&'s [usize]>) -> Option<usize> {
     let node = &graph.nodes[index];
     let condition = constant(graph, node.input(0))?;
     let excludes = |i: usize| {
@@ -49,8 +55,11 @@ fn chosen(graph: &mut Graph, index: usize, rank: &impl Fn(&str) -> Option<usize>
     };
     let excluded = excludes(1).or_else(|| excludes(2))?;
     let scores = node.input(3 - excluded).filter(|name| !graph.initializers.contains_key(*name))?.to_owned();
-    // The mask must not make the scores larger.
-    if rank(&scores)? < condition.shape.len() || !leads_to_softmax(graph, node.output(), rank) {
+    // Mask and sum must have the axes and sizes that the choice has.
+    let (of_scores, of_choice) = (shape(&scores)?, shape(node.output())?);
+    let same = of_scores.len() >= condition.shape.len()
+        && eval::broadcast(of_scores, &condition.shape).as_deref() == Some(of_choice);
+    if !same || !leads_to_softmax(graph, node.output(), shape) {
         return None;
     }
     let values: Vec<f32> = condition

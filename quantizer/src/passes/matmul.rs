@@ -21,6 +21,8 @@ fn normalised(graph: &mut Graph, index: usize, shapes: &[Shapes; 2]) -> Option<u
     let node = &graph.nodes[index];
     let (a, b) = (node.input(0)?.to_owned(), node.input(1)?.to_owned());
     let shape = |name: &str, batch: usize| Some(shapes[batch].types.get(name)?.shape.clone());
+    // Operands that do not fit each other are left for the check to name.
+    shape(node.output(), 0)?;
     let x = (constant(graph, Some(&a)).cloned(), constant(graph, Some(&b)).cloned());
     match x {
         (Some(weights), None) => swapped(graph, index, &weights, shape(&b, 0)?.len()),
@@ -87,6 +89,9 @@ fn vectors(graph: &mut Graph, index: usize, ranks: [usize; 2]) -> Option<usize> 
 
 /// A stack of matrices, whose axes either all have the sizes of the activation's or all stand where it has size 1.
 fn stacked(graph: &mut Graph, index: usize, weights: &Tensor, x: [Vec<usize>; 2]) -> Option<usize> {
+    if weights.is_empty() || x[0].len() != x[1].len() {
+        return None;
+    }
     let source = graph.nodes[index].input(0)?.to_owned();
     let rank = x[0].len().max(weights.shape.len());
     let padded = |shape: &[usize]| [vec![1; rank - shape.len()], shape.to_vec()].concat();
@@ -98,7 +103,7 @@ fn stacked(graph: &mut Graph, index: usize, weights: &Tensor, x: [Vec<usize>; 2]
     let count: usize = stack.iter().map(|&axis| w[axis]).product();
     let shared = stack.iter().all(|&axis| two[axis] == w[axis] && three[axis] == w[axis]);
     let missing = stack.iter().all(|&axis| two[axis] == 1 && three[axis] == 1);
-    if !shared && !missing || k * n == 0 {
+    if !shared && !missing {
         return None;
     }
     let leading: Vec<i64> = (0..(rank - x[0].len()) as i64).collect();

@@ -30,6 +30,8 @@ pub(crate) mod rms_norm;
 mod shapes;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod variadic;
 
 use std::collections::BTreeMap;
@@ -111,36 +113,7 @@ pub fn prepare(graph: &mut Graph, dims: &Dims) -> Result<PassReport, Error> {
 /// As [`prepare`], but for the size of the first axis.
 pub fn prepare_unbatched(graph: &mut Graph, dims: &Dims) -> Result<PassReport, Error> {
     fix_dims(graph, dims)?;
-    let mut report = PassReport::default();
-    report.add("constants", constants::run(graph));
-    report.add("floats to f32", floats::run(graph));
-    report.add("opset", opset::run(graph, OPSET));
-    report.add("operators of two values", variadic::run(graph));
-    report.add("reductions written as sums", reduce::run(graph));
-    for _ in 0..MAX_ROUNDS {
-        let mut changed = cleanup(graph, &mut report);
-        changed += report.add("signals as images", lift::run(graph));
-        changed += report.add("dilated AveragePool as Conv", avg_pool::run(graph));
-        changed += report.add("Einsum as MatMul", einsum::run(graph));
-        changed += report.add("Attention written out", attention::run(graph));
-        changed += report.add("last axis", last_axis::run(graph));
-        changed += report.add("masks of scores", mask::run(graph));
-        changed += report.add("normalizations of rows", normalize::run(graph));
-        changed += report.add("Gemm normalised", gemm::run(graph));
-        changed += report.add("MatMul normalised", matmul::run(graph));
-        changed += report.add("heads of attention", heads::run(graph));
-        changed += report.add("ConvTranspose normalised", conv_transpose::run(graph));
-        changed += report.add("BatchNormalization folded", batch_norm::run(graph));
-        changed += report.add("scale and shift folded", affine::run(graph));
-        changed += report.add("Clip recognised", clip::run(graph));
-        changed += report.add("LayerNormalization recognised", layer_norm::run(graph));
-        changed += report.add("recurrent layers unrolled", recurrent::run(graph));
-        graph.remove_unused();
-        if changed == 0 {
-            break;
-        }
-    }
-    Ok(report)
+    Ok(rewrite_all(graph, OPSET, Kind::Float))
 }
 
 /// Prepares a quantized model for compilation: constants and shape arithmetic folded (QuantizeLinear of float
@@ -156,39 +129,64 @@ pub fn prepare_quantized(graph: &mut Graph) -> Result<PassReport, Error> {
 
 /// As [`prepare_quantized`], for a model whose first axes are no batch: a sample is all of every input.
 pub fn prepare_quantized_unbatched(graph: &mut Graph) -> PassReport {
+    let opset = graph.opset.max(18);
+    rewrite_all(graph, opset, Kind::Quantized)
+}
+
+/// What a graph is before it is prepared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Float,
+    Quantized,
+}
+
+/// Rewrites to the end. Some are for float models alone: they would change what a quantized model computes, or meet nothing
+/// in it.
+fn rewrite_all(graph: &mut Graph, opset: i64, kind: Kind) -> PassReport {
+    /// A name in reports, the rewrite, and whether it is for float models alone.
+    type Pass = (&'static str, fn(&mut Graph) -> usize, bool);
+
+    const ROUND: [Pass; 19] = [
+        ("identities removed", identity::run, false),
+        ("shape arithmetic folded", shapes::run, false),
+        ("constants folded", fold::run, false),
+        ("signals as images", lift::run, false),
+        ("dilated AveragePool as Conv", avg_pool::run, false),
+        ("Einsum as MatMul", einsum::run, false),
+        ("Attention written out", attention::run, false),
+        ("last axis", last_axis::run, false),
+        ("masks of scores", mask::run, false),
+        ("normalizations of rows", normalize::run, false),
+        ("Gemm normalised", gemm::run, false),
+        ("MatMul normalised", matmul::run, false),
+        ("heads of attention", heads::run, true),
+        ("ConvTranspose normalised", conv_transpose::run, false),
+        ("BatchNormalization folded", batch_norm::run, true),
+        ("scale and shift folded", affine::run, true),
+        ("Clip recognised", clip::run, false),
+        ("LayerNormalization recognised", layer_norm::run, false),
+        ("recurrent layers unrolled", recurrent::run, true),
+    ];
+
     let mut report = PassReport::default();
     report.add("constants", constants::run(graph));
     report.add("floats to f32", floats::run(graph));
-    report.add("opset", opset::run(graph, graph.opset.max(18)));
+    report.add("opset", opset::run(graph, opset));
     report.add("operators of two values", variadic::run(graph));
     report.add("reductions written as sums", reduce::run(graph));
     for _ in 0..MAX_ROUNDS {
-        let mut changed = cleanup(graph, &mut report);
-        changed += report.add("signals as images", lift::run(graph));
-        changed += report.add("dilated AveragePool as Conv", avg_pool::run(graph));
-        changed += report.add("Einsum as MatMul", einsum::run(graph));
-        changed += report.add("Attention written out", attention::run(graph));
-        changed += report.add("last axis", last_axis::run(graph));
-        changed += report.add("masks of scores", mask::run(graph));
-        changed += report.add("normalizations of rows", normalize::run(graph));
-        changed += report.add("Gemm normalised", gemm::run(graph));
-        changed += report.add("MatMul normalised", matmul::run(graph));
-        changed += report.add("ConvTranspose normalised", conv_transpose::run(graph));
-        changed += report.add("Clip recognised", clip::run(graph));
-        changed += report.add("LayerNormalization recognised", layer_norm::run(graph));
+        let mut changed = 0;
+        for (name, pass, only_float) in ROUND {
+            if kind == Kind::Float || !only_float {
+                changed += report.add(name, pass(graph));
+            }
+        }
         graph.remove_unused();
         if changed == 0 {
             break;
         }
     }
     report
-}
-
-fn cleanup(graph: &mut Graph, report: &mut PassReport) -> usize {
-    let mut changed = report.add("identities removed", identity::run(graph));
-    changed += report.add("shape arithmetic folded", shapes::run(graph));
-    changed += report.add("constants folded", fold::run(graph));
-    changed
 }
 
 fn fix_dims(graph: &mut Graph, dims: &Dims) -> Result<(), Error> {
@@ -253,8 +251,7 @@ fn only_reader(graph: &Graph, value: &str) -> Option<usize> {
 
 /// Whether something reads an output of a node besides the first: a rewrite that makes the first alone must not apply.
 fn has_more_outputs(graph: &Graph, node: &Node) -> bool {
-    let used = |name: &String| graph.is_output(name) || graph.nodes.iter().any(|node| node.inputs.contains(name));
-    node.outputs.iter().skip(1).any(|name| !name.is_empty() && used(name))
+    node.outputs.iter().skip(1).any(|name| graph.is_read(name))
 }
 
 /// The index of the node that makes a value.
@@ -270,10 +267,13 @@ fn add_constant(graph: &mut Graph, stem: &str, tensor: Tensor) -> String {
     name
 }
 
-/// Removes node `index`, whose output equals the value `source`. Returns whether that was possible: a graph
-/// output needs a node that makes it under its name.
+/// Removes node `index`, whose output equals the value `source`. Returns whether that was possible: the node must have an
+/// output, and a graph output needs a node that makes it under its name.
 fn bypass(graph: &mut Graph, index: usize, source: &str) -> bool {
     let output = graph.nodes[index].output().to_owned();
+    if output.is_empty() {
+        return false;
+    }
     if !graph.is_output(&output) {
         graph.nodes.remove(index);
         graph.replace_uses(&output, source);

@@ -17,8 +17,8 @@ pub(super) fn run(graph: &mut Graph) -> usize {
         let node = &graph.nodes[index];
         let shape = |batch: usize| Some(shapes[batch].get(node.input(0)?)?.shape.clone());
         let (two, three) = (shape(0)?, shape(1)?);
-        let alone = node.domain.is_empty() && !has_more_outputs(graph, node);
-        if alone { rewritten(graph, index, [&two, &three]) } else { None }
+        let fits = node.domain.is_empty() && !has_more_outputs(graph, node) && two.len() == three.len();
+        if fits { rewritten(graph, index, [&two, &three]) } else { None }
     })
 }
 
@@ -32,10 +32,9 @@ fn rewritten(graph: &mut Graph, index: usize, shapes: [&[usize]; 2]) -> Option<u
             if node.int("p", 2) == 2
                 && normalize_axis(node.int("axis", -1), shapes[0].len())? == shapes[0].len() - 1 =>
         {
-            let depth = *shapes[0].last()?;
+            let depth = *shapes[0].last().filter(|depth| shapes[1].last() == Some(depth))?;
             let mut rewrite = Rewrite::new(graph, index);
-            let scale = vec![1.0 / (depth as f32).sqrt(); depth];
-            let scale = rewrite.constant("scale", Tensor::from_f32(&[depth], &scale));
+            let scale = filled(&mut rewrite, "scale", &[depth], 1.0 / (depth as f32).sqrt())?;
             // ONNX defines no epsilon; this one keeps rows of zeros at zero.
             let attrs = [("axis", Attr::Int(-1)), ("epsilon", Attr::Float(1e-24))];
             rewrite.main("RMSNormalization", &[node.input(0)?, &scale], &attrs);
@@ -43,6 +42,12 @@ fn rewritten(graph: &mut Graph, index: usize, shapes: [&[usize]; 2]) -> Option<u
         }
         _ => None,
     }
+}
+
+/// A constant of equal elements, if it is not too large.
+fn filled(rewrite: &mut Rewrite<'_>, stem: &str, shape: &[usize], value: f32) -> Option<String> {
+    let count = eval::checked_len(shape)?;
+    Some(rewrite.constant(stem, Tensor::from_f32(shape, &vec![value; count])))
 }
 
 /// The last axis alone, of a value whose trailing axes from `axis` on are one.
@@ -57,14 +62,13 @@ fn over_trailing(graph: &mut Graph, index: usize, node: &Node, shapes: [&[usize]
         let Some(name) = node.input(i) else { return Some(None) };
         expanded(constant(graph, Some(name))?, inner).map(Some)
     };
-    let (scale, shift) = (row(1)?, row(2)?);
+    let (Some(scale), shift) = (row(1)?, row(2)?) else { return None };
     let depth: usize = inner.iter().product();
     let flat = target(&[outer, &[depth]].concat(), &[&three[..axis], &[depth]].concat())?;
     let back = target(two, three)?;
     let mut rewrite = Rewrite::new(graph, index);
     let x = rewrite.reshape(node.input(0)?, &flat);
-    let mut inputs = vec![x];
-    inputs.extend(scale.map(|scale| rewrite.constant("scale", scale)));
+    let mut inputs = vec![x, rewrite.constant("scale", scale)];
     inputs.extend(shift.map(|shift| rewrite.constant("shift", shift)));
     let y = rewrite.push(Node { inputs, ..node.clone() }.with("axis", Attr::Int(-1)));
     rewrite.reshape(&y, &back);
@@ -93,7 +97,7 @@ fn over_axes(graph: &mut Graph, index: usize, node: &Node, shapes: [&[usize]; 2]
     let inner: Vec<usize> = axes.iter().map(|&axis| two[axis]).collect();
     let mut rewrite = Rewrite::new(graph, index);
     let x = rewrite.transpose(node.input(0)?, &order);
-    let ones = rewrite.constant("scale", Tensor::from_f32(&inner, &vec![1.0; inner.iter().product()]));
+    let ones = filled(&mut rewrite, "scale", &inner, 1.0)?;
     // The deviation, not the variance, has 1e-9 added to it in the definition.
     let attrs = [("axis", Attr::Int(-(axes.len() as i64))), ("epsilon", Attr::Float(1e-18))];
     let y = rewrite.main("LayerNormalization", &[&x, &ones], &attrs);
@@ -125,7 +129,7 @@ fn over_channels(graph: &mut Graph, index: usize, node: &Node, shapes: [&[usize]
     let shape = [&[*channels], &vec![1; spatial.len()][..]].concat();
     let mut rewrite = Rewrite::new(graph, index);
     let x = rewrite.reshape(node.input(0)?, &rows);
-    let ones = rewrite.constant("ones", Tensor::from_f32(&[depth], &vec![1.0; depth]));
+    let ones = filled(&mut rewrite, "ones", &[depth], 1.0)?;
     let attrs = [("axis", Attr::Int(-1)), ("epsilon", Attr::Float(node.float("epsilon", 1e-5)))];
     let y = rewrite.main("LayerNormalization", &[&x, &ones], &attrs);
     let mut y = rewrite.reshape(&y, &back);

@@ -44,11 +44,7 @@ pub(super) fn unroll(graph: &Graph, node: &Node, layer: &Layer) -> Steps {
         outputs.push(cell.run(node.inputs[0].as_str(), hidden, memory));
         steps.untie();
     }
-    let used = |i: usize| {
-        let name = node.outputs.get(i).filter(|name| !name.is_empty())?;
-        let used = graph.is_output(name) || graph.nodes.iter().any(|reader| reader.inputs.contains(name));
-        used.then(|| name.clone())
-    };
+    let used = |i: usize| node.outputs.get(i).filter(|name| graph.is_read(name)).cloned();
     let time = usize::from(layer.batch_first);
     if let Some(name) = used(0) {
         let directions: Vec<String> = outputs

@@ -2,6 +2,10 @@
 
 use crate::graph::shape::Shapes;
 use crate::graph::{Attr, Graph, Node, Tensor};
+use crate::passes::maker;
+
+/// Steps of a sequence, at most: each becomes nodes of its own.
+const MOST_STEPS: usize = 1 << 12;
 
 /// What is done in each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +102,9 @@ impl Layer {
                 ));
             }
         };
+        if !(1..=MOST_STEPS).contains(&steps) {
+            return Err(format!("a sequence of {steps} steps; 1 to {MOST_STEPS} can be unrolled"));
+        }
         full(graph, node, steps)?;
         let weights = |i: usize, what: &str| {
             let tensor = node.input(i).and_then(|name| graph.initializers.get(name));
@@ -177,20 +184,25 @@ fn activation(node: &Node, kind: Kind, d: usize) -> Result<&'static str, String>
 
 /// Whether a value is zero throughout, whatever the batch: what exporters give where the user gave no state.
 pub(super) fn is_zero(graph: &Graph, name: &str) -> bool {
-    if let Some(tensor) = graph.initializers.get(name) {
-        return tensor.to_f32().iter().all(|&x| x == 0.0);
-    }
-    let Some(maker) = graph.nodes.iter().find(|node| node.outputs.iter().any(|output| output == name)) else {
-        return false;
-    };
-    match maker.op_type.as_str() {
-        "ConstantOfShape" => match maker.attrs.get("value") {
-            Some(Attr::Tensor(tensor)) => tensor.to_f32().iter().all(|&x| x == 0.0),
-            _ => true,
-        },
-        "Expand" | "Identity" | "Unsqueeze" | "Squeeze" | "Reshape" | "Cast" | "Tile" | "Transpose" | "Slice" => {
-            maker.input(0).is_some_and(|input| is_zero(graph, input))
+    let zeros = |tensor: &Tensor| tensor.to_f32().iter().all(|&x| x == 0.0);
+    let mut name = name;
+    loop {
+        if let Some(tensor) = graph.initializers.get(name) {
+            return zeros(tensor);
         }
-        _ => false,
+        let Some(maker) = maker(graph, Some(name)).map(|index| &graph.nodes[index]) else { return false };
+        name = match (maker.op_type.as_str(), maker.input(0)) {
+            ("ConstantOfShape", _) => {
+                return match maker.attrs.get("value") {
+                    Some(Attr::Tensor(tensor)) => zeros(tensor),
+                    _ => true,
+                };
+            }
+            (
+                "Expand" | "Identity" | "Unsqueeze" | "Squeeze" | "Reshape" | "Cast" | "Tile" | "Transpose" | "Slice",
+                Some(input),
+            ) => input,
+            _ => return false,
+        }
     }
 }
