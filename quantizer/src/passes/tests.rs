@@ -76,7 +76,8 @@ fn malformed_nodes_are_named() {
 fn huge_sizes_make_no_constants() {
     let most = 1 << 38;
     let causal = [("is_causal", Attr::Int(1)), ("q_num_heads", Attr::Int(1)), ("kv_num_heads", Attr::Int(1))];
-    let cases: [(&[usize], &str, Vec<(&str, Attr)>); 4] = [
+    type Case<'c> = (&'c [usize], &'c str, Vec<(&'c str, Attr)>);
+    let cases: [Case<'_>; 4] = [
         (&[most], "LpNormalization", vec![]),
         (&[3, most], "MeanVarianceNormalization", vec![("axes", ints(&[2]))]),
         (&[most, 1], "Attention", causal.to_vec()),
