@@ -108,7 +108,10 @@ impl<W: Width> Linear<'_, W> {
             && let Some(windows) = source.windows(pixels)
             && super::x86::worth_it(&windows, self.filter_len)
         {
-            return avx2.columns(self, &windows, place, y);
+            return match super::x86::Bytes::detect() {
+                Some(bytes) => bytes.columns(self, &windows, place, y),
+                None => avx2.columns(self, &windows, place, y),
+            };
         }
         // Whether this core's own kernel can finish the sums.
         let plain = y.dtype() == DType::I8 && self.channels.are_plain();

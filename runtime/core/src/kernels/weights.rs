@@ -107,6 +107,12 @@ impl<'a, W: Width> Matrix<'a, W> {
         Ok(Self { units: memory::constants(plan, constant, count)?, stride })
     }
 
+    /// Rows of `len` elements each.
+    #[cfg(all(test, x86))]
+    pub(crate) fn of(units: &'a [W::Unit], len: usize) -> Self {
+        Self { units, stride: W::row_units(len) }
+    }
+
     /// Rows `first..end`, one after the other.
     #[cfg(any(dsp, bytes, x86, native))]
     pub(crate) fn range(&self, first: usize, end: usize) -> Option<&'a [W::Unit]> {

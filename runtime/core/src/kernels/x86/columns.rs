@@ -55,7 +55,7 @@ fn panels<W: Width>(linear: &Linear<'_, W>, windows: &Windows<'_>, place: Place,
     let groups = PANEL.checked_div(vectors)?.min(GROUPS) / 2 * 2;
     let mut panel: Panel = [MaybeUninit::uninit(); PANEL];
     let mut constants = [Group::NONE; GROUPS];
-    let mut tile = Tile::new();
+    let mut tile = Tile::<i16>::new();
     let (rows, height) = (windows.rows.output, windows.rows_at_once());
     let target = Target::new(&linear.channels, y);
     for first in (place.first..place.end).step_by((groups * GROUP).max(1)) {
@@ -177,7 +177,7 @@ impl<'p> Block<'p> {
     #[target_feature(enable = "avx2")]
     fn run(
         &self,
-        tile: &Tile,
+        tile: &Tile<i16>,
         windows: &Windows<'_>,
         pixels: usize,
         to: finish::Place,

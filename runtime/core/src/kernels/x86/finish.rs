@@ -15,15 +15,15 @@ pub(super) const GROUP: usize = 8;
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Group {
     bias: __m256i,
-    mantissas: __m256i,
+    pub(super) mantissas: __m256i,
     /// Mantissas of odd channels in the place of those before them.
-    odd_mantissas: __m256i,
+    pub(super) odd_mantissas: __m256i,
     /// Half a step and the zero point, as [`Channels::are_plain`] says; means nothing of other channels.
-    rounding: __m256i,
+    pub(super) rounding: __m256i,
     /// One less than the shift.
-    down: __m256i,
+    pub(super) down: __m256i,
     /// Whether all channels are plain.
-    plain: bool,
+    pub(super) plain: bool,
 }
 
 impl Group {
@@ -135,11 +135,11 @@ pub(super) struct Place {
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Target {
     /// Whether outputs are of 8 bits.
-    bytes: bool,
+    pub(super) bytes: bool,
     /// Whether sums are outputs as they are.
     raw: bool,
     zero_point: i32,
-    clamp: [i32; 2],
+    pub(super) clamp: [i32; 2],
 }
 
 impl Target {
@@ -198,7 +198,7 @@ impl Target {
     /// As [`Self::write`], for any outputs.
     #[inline(never)]
     #[target_feature(enable = "avx2")]
-    fn write_any<const V: usize>(
+    pub(super) fn write_any<const V: usize>(
         &self,
         groups: &[Group; V],
         sums: &[[__m256i; V]],

@@ -3,6 +3,7 @@
 
 use core::arch::x86_64::*;
 
+use super::dot::Zmm;
 use super::filters::{filter_bytes, one_octet, two_octets};
 use super::finish::{self, GROUP, Group, Target};
 use super::{Avx2, totals, words};
@@ -21,6 +22,7 @@ struct Operands {
     filters: *const u8,
     /// Octets of a filter and of a patch.
     octets: usize,
+    zmm: Option<Zmm>,
 }
 
 impl Operands {
@@ -28,6 +30,12 @@ impl Operands {
     #[inline(always)]
     fn later<W: Width>(self, filters: usize) -> Self {
         Self { filters: self.filters.wrapping_add(filters * filter_bytes::<W>(self.octets)), ..self }
+    }
+
+    /// Where the first `F` filters begin.
+    #[inline(always)]
+    fn rows<W: Width, const F: usize>(self) -> [*const u8; F] {
+        core::array::from_fn(|f| self.filters.wrapping_add(f * filter_bytes::<W>(self.octets)))
     }
 }
 
@@ -44,7 +52,8 @@ impl Avx2 {
         let octets = linear.filter_len / OCTET;
         let patches = work.get(HEADER..)?.get(..(linear.filter_len / 2).checked_mul(P)?)?;
         let filters = linear.weights.range(place.first, place.end)?;
-        let operands = Operands { patches: patches.as_ptr().cast(), filters: filters.as_ptr().cast(), octets };
+        let operands =
+            Operands { patches: patches.as_ptr().cast(), filters: filters.as_ptr().cast(), octets, zmm: Zmm::detect() };
         // SAFETY: the core has AVX2. `patches` holds P patches of `octets` octets, `filters` a filter of as many for each
         // of `place.first..place.end`: both were sliced to these lengths.
         unsafe { blocks::<W, P>(linear, operands, place, y) }
@@ -146,13 +155,13 @@ fn four<const P: usize>(vectors: [__m256i; P]) -> [__m256i; QUAD] {
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn sums<W: Width, const P: usize, const F: usize>(operands: Operands) -> [[__m256i; P]; F] {
-    let Operands { patches, filters, octets } = operands;
-    let len = filter_bytes::<W>(octets);
-    let mut acc = [[_mm256_setzero_si256(); P]; F];
-    let mut rows = [filters; F];
-    for (f, row) in rows.iter_mut().enumerate() {
-        *row = filters.wrapping_add(f * len);
+    if operands.zmm.is_some() {
+        // SAFETY: the core has it; filters and patches are there, says the caller.
+        return unsafe { sums_of_zmm::<W, P, F>(operands) };
     }
+    let Operands { patches, octets, .. } = operands;
+    let mut acc = [[_mm256_setzero_si256(); P]; F];
+    let rows = operands.rows::<W, F>();
     let mut octet = 0;
     while octet + 2 <= octets {
         // SAFETY: octets `octet` and `octet + 1` of every patch and filter are theirs.
@@ -186,6 +195,64 @@ unsafe fn sums<W: Width, const P: usize, const F: usize>(operands: Operands) -> 
         }
     }
     acc
+}
+
+/// As [`sums`], two times two octets at a time.
+///
+/// # Safety
+///
+/// As for it; the core has what [`Zmm`] is proof of.
+#[target_feature(enable = "avx2,avx512bw,avx512vl,avx512vnni")]
+unsafe fn sums_of_zmm<W: Width, const P: usize, const F: usize>(operands: Operands) -> [[__m256i; P]; F] {
+    let Operands { patches, octets, .. } = operands;
+    let mut acc = [[_mm512_setzero_si512(); P]; F];
+    let rows = operands.rows::<W, F>();
+    let mut octet = 0;
+    while octet < octets {
+        let left = (octets - octet).min(4);
+        let there = u32::MAX.unbounded_shr((OCTET * (4 - left)) as u32);
+        let mut w = [_mm512_setzero_si512(); F];
+        for (w, &row) in w.iter_mut().zip(&rows) {
+            // SAFETY: `left` octets from `octet` on are every filter's.
+            *w = _mm512_cvtepi8_epi16(unsafe { octets_of::<W>(row, octet, left) });
+        }
+        for p in 0..P {
+            // SAFETY: as many are every patch's; those behind them are not read.
+            let x = unsafe { _mm512_maskz_loadu_epi16(there, patches.add((p * octets + octet) * OCTET)) };
+            for (sums, &w) in acc.iter_mut().zip(&w) {
+                sums[p] = _mm512_dpwssd_epi32(sums[p], x, w);
+            }
+        }
+        octet += 4;
+    }
+    let mut out = [[_mm256_setzero_si256(); P]; F];
+    for (out, acc) in out.iter_mut().zip(&acc) {
+        for (out, &acc) in out.iter_mut().zip(acc) {
+            *out = _mm256_add_epi32(_mm512_castsi512_si256(acc), _mm512_extracti64x4_epi64::<1>(acc));
+        }
+    }
+    out
+}
+
+/// `count` octets of a filter from `octet` on, one to four; others behind them.
+///
+/// # Safety
+///
+/// The filter has them; the core has what [`Zmm`] is proof of.
+#[inline]
+#[target_feature(enable = "avx2,avx512bw,avx512vl")]
+unsafe fn octets_of<W: Width>(filter: *const u8, octet: usize, count: usize) -> __m256i {
+    // SAFETY: says the caller.
+    unsafe {
+        let (low, high) = match count {
+            4 if !W::PACKED => return _mm256_loadu_si256(filter.add(octet * OCTET).cast()),
+            4 => (two_octets::<W>(filter, octet), two_octets::<W>(filter, octet + 2)),
+            3 => (two_octets::<W>(filter, octet), one_octet::<W>(filter, octet + 2)),
+            2 => (two_octets::<W>(filter, octet), _mm_setzero_si128()),
+            _ => (one_octet::<W>(filter, octet), _mm_setzero_si128()),
+        };
+        _mm256_set_m128i(high, low)
+    }
 }
 
 /// Rows as columns.

@@ -1,12 +1,16 @@
-//! Kernels for x86-64 cores with AVX2: sixteen products of 16 bits an instruction, summed in pairs to 32 bits.
+//! Kernels for x86-64 cores with AVX2: sixteen products of 16 bits an instruction, summed in pairs to 32 bits. Cores that
+//! multiply bytes (VNNI, AMX) do products with weights by [`Bytes`].
 //!
-//! All of them are methods of [`Avx2`], which exists only where the core has it. They check lengths; functions inside carry
-//! the feature.
+//! Kernels are methods of proofs, [`Avx2`] above all, which exist only where the core has the instructions. They check lengths;
+//! functions inside carry the features.
 #![allow(unsafe_code)]
 
 mod add;
+mod amx;
+mod bytes;
 mod columns;
 mod depthwise;
+mod dot;
 mod filters;
 mod finish;
 mod layer_norm;
@@ -22,6 +26,7 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 pub(super) use add::WideSums;
+pub(super) use bytes::Bytes;
 pub(super) use columns::worth_it;
 pub(super) use depthwise::Depthwise;
 pub(super) use finish::{Group, Target};

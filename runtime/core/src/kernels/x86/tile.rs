@@ -1,4 +1,5 @@
-//! Tiles of the input of a convolution or product: widened once, with what lies in the padding, so that all windows are alike.
+//! Tiles of the input of a convolution or product: made ready for multiplication once, with what lies in the padding, so that
+//! all windows are alike.
 
 use core::mem::MaybeUninit;
 
@@ -11,6 +12,32 @@ const ELEMENTS: usize = 1 << 15;
 
 /// Elements behind a tile that the last segment may reach into.
 const SLACK: usize = OCTET;
+
+/// What tiles hold.
+pub(super) trait Element: Copy {
+    /// An input element as it is multiplied.
+    fn of(x: i8) -> Self;
+
+    /// Writes as many input elements as `to` has room for; there are as many of both.
+    ///
+    /// # Safety
+    ///
+    /// The core has AVX2.
+    unsafe fn write(x: &[i8], to: &mut [MaybeUninit<Self>]);
+}
+
+/// Numbers of 16 bits, for products in pairs.
+impl Element for i16 {
+    fn of(x: i8) -> Self {
+        x.into()
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn write(x: &[i8], to: &mut [MaybeUninit<Self>]) {
+        widen(x, to);
+    }
+}
 
 /// Segments of a window at most.
 pub(super) const MOST_SEGMENTS: usize = 64;
@@ -92,22 +119,22 @@ impl Windows<'_> {
     }
 }
 
-/// Input elements of 16 bits.
-pub(super) struct Tile {
-    elements: [MaybeUninit<i16>; ELEMENTS + SLACK],
+/// Input elements.
+pub(super) struct Tile<E> {
+    elements: [MaybeUninit<E>; ELEMENTS + SLACK],
     /// How many of them are written.
     len: usize,
 }
 
-impl Tile {
+impl<E: Element> Tile<E> {
     pub(super) fn new() -> Self {
         Self { elements: [MaybeUninit::uninit(); ELEMENTS + SLACK], len: 0 }
     }
 
     /// Elements from `start` on, of which `len` are there.
     #[inline(always)]
-    pub(super) fn from(&self, start: usize, len: usize) -> Option<*const i16> {
-        (start + len <= self.len).then(|| self.elements.as_ptr().cast::<i16>().wrapping_add(start))
+    pub(super) fn from(&self, start: usize, len: usize) -> Option<*const E> {
+        (start + len <= self.len).then(|| self.elements.as_ptr().cast::<E>().wrapping_add(start))
     }
 
     /// Writes what `height` rows of windows from `oy` on read, and [`SLACK`] elements behind. `None` if there is no room.
@@ -119,7 +146,7 @@ impl Tile {
         let inside = cols.input.min(columns - left);
         let count = reach(&rows, height);
         let (to, slack) = self.elements.get_mut(..count * row_len + SLACK)?.split_at_mut_checked(count * row_len)?;
-        let padding = MaybeUninit::new(i16::from(windows.x_zero));
+        let padding = MaybeUninit::new(E::of(windows.x_zero));
         slack.fill(padding);
         let top = oy * rows.stride;
         let input_len = cols.input * channels;
@@ -147,8 +174,9 @@ impl Tile {
 /// Fills `to` with the first elements of `x`; those behind its last, which no window reads, are 0.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn fill(to: &mut [MaybeUninit<i16>], x: &[i8]) {
+fn fill<E: Element>(to: &mut [MaybeUninit<E>], x: &[i8]) {
     let (to, missing) = to.split_at_mut(x.len().min(to.len()));
-    missing.fill(MaybeUninit::new(0));
-    widen(x.get(..to.len()).unwrap_or_default(), to);
+    missing.fill(MaybeUninit::new(E::of(0)));
+    // SAFETY: the core has AVX2, says this function's feature.
+    unsafe { E::write(x.get(..to.len()).unwrap_or_default(), to) };
 }
