@@ -8,12 +8,14 @@
 mod add;
 mod depthwise;
 mod linear;
+mod product;
 
 use core::arch::asm;
 
 pub(super) use add::add;
 pub(super) use depthwise::{Row, depthwise};
 pub(super) use linear::{multiply, multiply_any};
+pub(super) use product::{SUMS, TOGETHER, Vectors, products};
 
 /// Tells the assembler that the core has the extension: functions written whole are assembled for the least core of the
 /// target.
