@@ -129,8 +129,8 @@ mod tests {
             return (0, 0);
         }
         let fraction = ((product << 31 >> total) & 0x7FFF_FFFF) as i128;
-        let sum = COEFFICIENTS.iter().rev().fold(0, |sum, &c| (sum * fraction >> 31) + i128::from(c));
-        (((sum * fraction >> 31) + (1 << 31)) as u32, (product >> total) as u32)
+        let sum = COEFFICIENTS.iter().rev().fold(0, |sum, &c| ((sum * fraction) >> 31) + i128::from(c));
+        ((((sum * fraction) >> 31) + (1 << 31)) as u32, (product >> total) as u32)
     }
 
     #[test]

@@ -99,19 +99,30 @@ pub(super) fn run_sums(
     let (_, y, x) = memory::split_work(plan, arena, [y, x])?;
     let y = y.get_mut(start..start.wrapping_add(len)).ok_or(Reason::OperatorShape)?;
     let max = x.iter().take(len).fold(i32::MIN, |max, &x| max.max(x as i32));
-    // Mantissas take the place of `x`, exponents, which are below 64, that of `y`.
-    let mut sum = 0u64;
-    for (x, y) in x.iter_mut().zip(y.iter_mut()) {
-        let (mantissa, exponent) = fixed::exp2_neg((max as u32).wrapping_sub(*x), scales.exponent);
-        sum = sum.wrapping_add((u64::from(mantissa) << 9) >> (exponent & 63));
-        (*x, *y) = (mantissa, exponent as u8);
-    }
+    let sum = powers(x, y, max as u32, scales.exponent);
     let (q, shift) = scales.row_factor(sum);
     for (&x, y) in x.iter().zip(y) {
         let steps = scale(x, q, shift.wrapping_add(u32::from(*y))).min(1 << 16) as i32;
         *y = zero_point.wrapping_add(steps).max(low).min(high) as u8;
     }
     Ok(())
+}
+
+/// Makes of each element the mantissa of its power, and of the byte beside it the exponent, which is below 64; returns their
+/// sum with 40 fraction bits.
+#[cfg(not(any(x86, neon)))]
+fn powers(x: &mut [u32], y: &mut [u8], max: u32, exponent: Multiplier) -> u64 {
+    #[cfg(dsp)]
+    if let Some(sum) = super::dsp::powers(x, y, max, exponent) {
+        return sum;
+    }
+    let mut sum = 0u64;
+    for (x, y) in x.iter_mut().zip(y) {
+        let (mantissa, exponent) = fixed::exp2_neg(max.wrapping_sub(*x), exponent);
+        sum = sum.wrapping_add((u64::from(mantissa) << 9) >> (exponent & 63));
+        (*x, *y) = (mantissa, exponent as u8);
+    }
+    sum
 }
 
 /// As [`run_row`], of a row of i32 that starts its tensor, to element `start` of `y`.
