@@ -239,7 +239,7 @@ impl Layers {
             for y in [I8, I16, I32] {
                 let mut plan = Assembly::new();
                 plan.input(tensor(I8))?;
-                let table: Vec<u8> = (0..256 * y.size()).map(|i| (i * 37 >> 3) as u8).collect();
+                let table: Vec<u8> = (0..256 * y.size()).map(|i| ((i * 37) >> 3) as u8).collect();
                 let params = LutParams { table: plan.constant(&table)? };
                 let work = u64::from(len);
                 let plan = plan.finish(&params, tensor(y), 0, work);
