@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::compile::cost::Core;
 use crate::exec::Backend;
 use crate::graph::state::Pair;
 use crate::metrics::Metric;
@@ -165,6 +166,8 @@ pub(super) struct QuantizeArgs {
     /// What the model goes to: decides what is left open here, and refuses what it would not run in integers
     #[arg(long, value_name = "TARGET", default_value_t = Target::default(), help_heading = "Quantization")]
     pub(super) target: Target,
+    #[command(flatten)]
+    pub(super) cost: CostArgs,
     /// How activation ranges are chosen [default: auto, or mse with --preset fast]
     #[arg(long, value_enum, help_heading = "Quantization")]
     pub(super) observer: Option<ObserverArg>,
@@ -174,8 +177,7 @@ pub(super) struct QuantizeArgs {
     /// Bits of weights and activations: W8A8, W4A8, W8A4 or W4A4
     #[arg(long, value_name = "BITS", default_value_t = Bits::default(), help_heading = "Quantization")]
     pub(super) bits: Bits,
-    /// Bits for each layer, within flash=SIZE (of weights), bitops=NUMBER, instructions=NUMBER (on a Cortex-M4)
-    /// or sqnr=DB
+    /// Bits for each layer, within flash=SIZE (of weights), bitops=NUMBER, instructions=NUMBER (on --core) or sqnr=DB
     #[arg(long, value_name = "WHAT=AMOUNT", help_heading = "Quantization")]
     pub(super) budget: Option<Budget>,
     /// Least SQNR of a layer's output in dB: layers under it get 8 bits; `none` leaves them
@@ -276,6 +278,8 @@ pub(super) struct InspectArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) limit: Option<u64>,
     #[command(flatten)]
+    pub(super) cost: CostArgs,
+    #[command(flatten)]
     pub(super) reading: ReadArgs,
     #[command(flatten)]
     pub(super) exec: ExecArgs,
@@ -292,6 +296,8 @@ pub(super) struct CompileArgs {
     /// Leave operator names out of the plan
     #[arg(long)]
     pub(super) strip_names: bool,
+    #[command(flatten)]
+    pub(super) cost: CostArgs,
 }
 
 #[derive(Debug, Args)]
@@ -379,6 +385,13 @@ pub(super) struct RunArgs {
     pub(super) streaming: StateArgs,
     #[command(flatten)]
     pub(super) exec: ExecArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CostArgs {
+    /// The core that instructions are estimated for: m0plus, m3, m4, m7, m33, m55 or rv32imac
+    #[arg(long, value_name = "CORE", default_value = Core::default().name())]
+    pub(super) core: Core,
 }
 
 #[derive(Debug, Args)]

@@ -32,7 +32,8 @@ pub(super) fn run(args: CompileArgs, output: &Output) -> Result<(), Failure> {
         )));
     }
     let compiled = pipeline::compile_graph(graph, &file, args.strip_names)?.1;
-    let mut memory = MemoryReport::of(&compiled.image).map_err(|source| pipeline::Error::Plan { file, source })?;
+    let mut memory =
+        MemoryReport::of(&compiled.image, args.cost.core).map_err(|source| pipeline::Error::Plan { file, source })?;
     memory.arena_lower_bound = Some(compiled.map.arena_lower_bound);
     files::write_file(&path, &compiled.image).map_err(pipeline::Error::from)?;
     let plan = path.display().to_string();

@@ -59,8 +59,8 @@ pub(super) fn run(args: InspectArgs, output: &Output) -> Result<(), Failure> {
                 "--samples {file}: only for models; see `equant run --profile` for plans"
             )));
         }
-        let map =
-            MemoryReport::of(image).map_err(|source| pipeline::Error::Plan { file: model.file.clone(), source })?;
+        let map = MemoryReport::of(image, args.cost.core)
+            .map_err(|source| pipeline::Error::Plan { file: model.file.clone(), source })?;
         return output.result(&map, || plan_text(&model, &map));
     }
     let mut found = inspect(&model);

@@ -24,6 +24,7 @@ pub(super) fn run(args: QuantizeArgs, output: &Output) -> Result<(), Failure> {
     let request = Request {
         config: config(&args),
         target: args.target,
+        core: args.cost.core,
         floor_db: args.floor.0,
         dims: args.exec.dims(),
         states: args.streaming.state.clone(),

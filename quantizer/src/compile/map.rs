@@ -1,12 +1,10 @@
-//! The memory map: where flash, memory and time go.
+//! The memory map: where flash and memory go.
 
 use std::fmt;
 
 use equant_runtime::op::OpKind;
-use equant_runtime::operator::AllOperators;
-use equant_runtime::plan::{AlignedBytes, HEADER_LEN, Header, Plan, TENSOR_LEN};
+use equant_runtime::plan::{HEADER_LEN, Header, TENSOR_LEN};
 
-use super::cost::{self, Core};
 use super::memory::Memory;
 use super::program::{Program, Section};
 
@@ -44,8 +42,6 @@ pub struct OperatorRow {
     pub macs: u64,
     /// Bytes of arena alive while it runs.
     pub live: usize,
-    /// Estimated instructions on a Cortex-M4 ([`cost::instructions`]).
-    pub instructions: u64,
 }
 
 /// Where flash and memory go.
@@ -75,13 +71,6 @@ pub fn multiplies(kind: &str) -> bool {
     OpKind::ALL.iter().any(|known| known.multiplies() && known.name() == kind)
 }
 
-/// Estimated instructions of each operator; of none if the image is no plan, which it was checked to be.
-fn costs(image: &[u8]) -> Vec<u64> {
-    let image = AlignedBytes::from(image);
-    let plan = Plan::<AllOperators>::parse(&image);
-    plan.map_or(Vec::new(), |plan| plan.ops().map(|op| cost::instructions(Core::CORTEX_M4, &op, &plan)).collect())
-}
-
 impl MemoryMap {
     pub(super) fn new(program: &Program, memory: &Memory, image: &[u8]) -> Self {
         let header = image.first_chunk::<HEADER_LEN>().map(Header::from_bytes);
@@ -99,7 +88,6 @@ impl MemoryMap {
                 placement.arena - placement.lower_bound
             )
         });
-        let costs = costs(image);
         let operators = program.ops.iter().enumerate().map(|(index, op)| OperatorRow {
             index,
             kind: op.kind.name(),
@@ -107,7 +95,6 @@ impl MemoryMap {
             shape: program.records[op.output].dims.clone(),
             macs: op.macs,
             live: memory.live[index],
-            instructions: costs.get(index).copied().unwrap_or(0),
         });
         Self {
             arena: placement.arena,
@@ -152,13 +139,12 @@ impl fmt::Display for MemoryMap {
             writeln!(f, "  {part:<12}{bytes:>6} bytes")?;
         }
         writeln!(f, "overhead   {:>9} bytes (image without weights)", self.overhead)?;
-        writeln!(f, "\n  # kind             output               MACs      live  instr. (est.)  name")?;
+        writeln!(f, "\n  # kind             output               MACs      live  name")?;
         for row in &self.operators {
             let shape: Vec<String> = row.shape.iter().map(ToString::to_string).collect();
-            let OperatorRow { index, kind, name, macs, live, instructions, .. } = row;
-            writeln!(f, "{index:>3} {kind:<16} {:<16}{macs:>9} {live:>9} {instructions:>14}  {name}", shape.join("x"))?;
+            let OperatorRow { index, kind, name, macs, live, .. } = row;
+            writeln!(f, "{index:>3} {kind:<16} {:<16}{macs:>9} {live:>9}  {name}", shape.join("x"))?;
         }
-        let instructions: u64 = self.operators.iter().map(|row| row.instructions).sum();
-        writeln!(f, "total {} MACs, about {instructions} instructions (estimate for a Cortex-M4)", self.macs())
+        writeln!(f, "total {} MACs", self.macs())
     }
 }

@@ -10,7 +10,6 @@ use crate::graph::Node;
 use crate::graph::shape::infer_partial;
 use crate::quantize::{Bias, Bits, Config, Outcome, Rounding, Width};
 use crate::report;
-use crate::report::memory::CORE;
 use crate::target::LayerKind;
 
 /// Points of the trade-off shown in the report.
@@ -28,7 +27,7 @@ pub enum Budget {
     Flash(u64),
     /// Σ multiply-accumulates × bits of weights × bits of activations, for one sample.
     BitOps(f64),
-    /// Estimated instructions of one run of the whole plan on [`CORE`].
+    /// Estimated instructions of one run of the whole plan on [`super::Request::core`].
     Instructions(f64),
     /// The least SQNR of the outputs, in dB, on calibration samples.
     Sqnr(f64),
@@ -68,9 +67,7 @@ impl std::fmt::Display for Budget {
         match self {
             Self::Flash(bytes) => write!(f, "{} of weights", report::numbers::bytes(*bytes)),
             Self::BitOps(amount) => write!(f, "{} bit operations", report::numbers::count(*amount as u64)),
-            Self::Instructions(amount) => {
-                write!(f, "{} instructions on a {}", report::numbers::count(*amount as u64), CORE.name())
-            }
+            Self::Instructions(amount) => write!(f, "{} instructions", report::numbers::count(*amount as u64)),
             Self::Sqnr(db) => write!(f, "{db} dB"),
         }
     }
@@ -107,13 +104,21 @@ struct Attempt {
 }
 
 impl Search<'_> {
+    /// The budget, and what it is counted on.
+    fn budget_in_words(&self) -> String {
+        match self.budget {
+            Budget::Instructions(_) => format!("{} on {}", self.budget, self.make.request.core.title()),
+            _ => self.budget.to_string(),
+        }
+    }
+
     /// Finds bits for every layer; `base` is the model with 8-bit weights everywhere, rounded.
     pub(super) fn run(&self, base: &Judged, advance: &dyn Fn(usize)) -> Result<(Judged, report::Mixed), Error> {
         let table = self.measure(base, advance)?;
         let refused =
-            |source| Error::Budget { file: self.make.file.to_owned(), budget: self.budget.to_string(), source };
+            |source| Error::Budget { file: self.make.file.to_owned(), budget: self.budget_in_words(), source };
         let mut mixed = report::Mixed {
-            budget: self.budget.to_string(),
+            budget: self.budget_in_words(),
             front: allocate::front(&table, FRONT).map_err(refused)?,
             tried: Vec::new(),
             layers: Vec::new(),
@@ -132,7 +137,7 @@ impl Search<'_> {
     /// The best of what several methods find at this cost.
     fn cheap_enough(&self, base: &Judged, limit: f64, mixed: &mut report::Mixed) -> Result<Attempt, Error> {
         let refused =
-            |source| Error::Budget { file: self.make.file.to_owned(), budget: self.budget.to_string(), source };
+            |source| Error::Budget { file: self.make.file.to_owned(), budget: self.budget_in_words(), source };
         let table = mixed.table.clone();
         let mut found = vec![
             ("knapsack", allocate::least_damage(&table, limit).map_err(refused)?.allocation),
@@ -230,7 +235,9 @@ impl Search<'_> {
         let config = Config { rounding: Rounding { sequential: false, ..config.rounding }, ..config };
         let narrow = self.make.model(&config)?.outcome;
         let instructions = match self.budget {
-            Budget::Instructions(_) => Some(Instructions::of(CORE, self.make.graph, &base.outcome, self.make.file)?),
+            Budget::Instructions(_) => {
+                Some(Instructions::of(self.make.request.core, self.make.graph, &base.outcome, self.make.file)?)
+            }
             _ => None,
         };
         let mut table = Table::default();
@@ -332,7 +339,7 @@ mod tests {
         for wrong in ["instructions", "instructions=", "instructions=-1", "instructions=5X", "cycles=5M"] {
             assert!(read(wrong).is_err_and(|error| error.contains("instructions=5M")), "{wrong}");
         }
-        assert_eq!(Budget::Instructions(5e6).to_string(), "5.00 M instructions on a Cortex-M4");
+        assert_eq!(Budget::Instructions(5e6).to_string(), "5.00 M instructions");
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub use statistics::statistics;
 pub use streaming::{declare, float_runner, judged, whole_runner};
 
 use crate::compile::Compiled;
+use crate::compile::cost::Core;
 use crate::data::Samples;
 use crate::exec::{self, Backend, Runner};
 use crate::graph::shape::infer_partial;
@@ -72,6 +73,8 @@ pub struct Request {
     pub config: Config,
     /// What the model goes to: bits that it has no integer kernels for are refused.
     pub target: Target,
+    /// The core that instructions are estimated for.
+    pub core: Core,
     /// Layers whose output has an SQNR below this, in dB, on calibration samples are given 8 bits; `None` leaves them.
     pub floor_db: Option<f64>,
     /// What runs the float model.
@@ -106,6 +109,7 @@ impl Request {
             states: Vec::new(),
             config: Config::default(),
             target: Target::default(),
+            core: Core::default(),
             floor_db: Some(FLOOR_DB),
             backend: Backend::default(),
             threads: 1,
@@ -314,7 +318,7 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
         // What is compiled and verified is what was written, read back.
         compile_graph(onnx::from_bytes(&onnx, None, &label)?, &label, request.strip_names)
     })?;
-    let mut memory = MemoryReport::of(&compiled.image)
+    let mut memory = MemoryReport::of(&compiled.image, request.core)
         .map_err(|source| Error::Plan { file: format!("{}.plan", stem(&request.model)), source })?;
     memory.arena_lower_bound = Some(compiled.map.arena_lower_bound);
 

@@ -12,9 +12,6 @@ use serde::Serialize;
 use super::numbers;
 use crate::compile::cost::{self, Core};
 
-/// The core whose instructions are estimated.
-pub const CORE: Core = Core::CORTEX_M4;
-
 /// Where a plan's flash and memory go.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MemoryReport {
@@ -36,7 +33,10 @@ pub struct MemoryReport {
     pub outputs: Vec<PlanTensor>,
     /// Multiply-accumulates of one run.
     pub macs: u64,
-    /// Estimated instructions of one run on [`CORE`].
+    /// The core that instructions are estimated for.
+    #[serde(serialize_with = "title")]
+    pub core: Core,
+    /// Estimated instructions of one run on it.
     pub instructions: u64,
     /// The operators in execution order.
     pub operators: Vec<PlanOperator>,
@@ -75,7 +75,7 @@ pub struct PlanOperator {
     pub kind: &'static str,
     /// Multiply-accumulates of one run; 0 for operators without any.
     pub macs: u64,
-    /// Estimated instructions of one run on [`CORE`].
+    /// Estimated instructions of one run.
     pub instructions: u64,
     /// Whether operators like it were measured; if not, its instructions are a guess.
     #[serde(skip)]
@@ -91,18 +91,18 @@ pub struct PlanOperator {
 }
 
 impl MemoryReport {
-    /// Reads an image.
+    /// Reads an image, and estimates what it costs on a core.
     ///
     /// # Errors
     ///
     /// The runtime refuses the image.
-    pub fn of(image: &[u8]) -> Result<Self, equant_runtime::Error> {
+    pub fn of(image: &[u8], core: Core) -> Result<Self, equant_runtime::Error> {
         let image = AlignedBytes::from(image);
         let plan = Plan::<equant_runtime::operator::AllOperators>::parse(&image)?;
         let header = plan.header();
         let sections = sections(&plan);
         let live = live_bytes(&plan);
-        let operators: Vec<PlanOperator> = plan.ops().map(|op| operator(&plan, &op, &live)).collect();
+        let operators: Vec<PlanOperator> = plan.ops().map(|op| operator(core, &plan, &op, &live)).collect();
         let mut kinds: Vec<OpKind> = plan.ops().map(|op| op.kind).collect();
         kinds.sort_unstable();
         kinds.dedup();
@@ -117,6 +117,7 @@ impl MemoryReport {
             inputs: (0..plan.input_count()).filter_map(|i| plan.model_input(i)).map(|t| tensor(&t)).collect(),
             outputs: (0..plan.output_count()).filter_map(|i| plan.model_output(i)).map(|t| tensor(&t)).collect(),
             macs: operators.iter().map(|op| op.macs).sum(),
+            core,
             instructions: operators.iter().map(|op| op.instructions).sum(),
             operators,
             operator_set: format!("equant_runtime::operator_set! {{ pub struct Ops {{ {} }} }}", kinds.join(", ")),
@@ -131,10 +132,10 @@ impl MemoryReport {
             n => format!("; {n} operators are guesses"),
         };
         format!(
-            "about {} instructions on a {} (fitted to measured counts; median error {:.1} %{guessed})",
+            "about {} instructions on {} (fitted to measured counts; median error {:.1} %{guessed})",
             numbers::count(self.instructions),
-            CORE.name(),
-            CORE.median_error()
+            self.core.title(),
+            self.core.median_error()
         )
     }
 
@@ -142,6 +143,10 @@ impl MemoryReport {
     pub fn memory(&self) -> usize {
         equant_runtime::plan::align16(self.arena) + self.scratch
     }
+}
+
+fn title<S: serde::Serializer>(core: &Core, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(core.title())
 }
 
 fn tensor(record: &TensorRecord) -> PlanTensor {
@@ -159,7 +164,7 @@ fn tensor(record: &TensorRecord) -> PlanTensor {
     }
 }
 
-fn operator(plan: &Plan<'_>, op: &OpView<'_>, live: &[usize]) -> PlanOperator {
+fn operator(core: Core, plan: &Plan<'_>, op: &OpView<'_>, live: &[usize]) -> PlanOperator {
     let inputs: Vec<TensorRecord> = (0..op.input_count()).filter_map(|i| plan.input(op, i).ok()).collect();
     let outputs: Vec<TensorRecord> = (0..op.output_count()).filter_map(|i| plan.output(op, i).ok()).collect();
     let constant_inputs: usize = inputs.iter().filter(|t| t.is_const()).map(byte_len).sum();
@@ -167,8 +172,8 @@ fn operator(plan: &Plan<'_>, op: &OpView<'_>, live: &[usize]) -> PlanOperator {
         name: plan.op_name(op).map(str::to_owned),
         kind: op.kind.name(),
         macs: if op.kind.multiplies() { op.macs.into() } else { 0 },
-        instructions: cost::instructions(CORE, op, plan),
-        fitted: cost::is_fitted(CORE, op, plan),
+        instructions: cost::instructions(core, op, plan),
+        fitted: cost::is_fitted(core, op, plan),
         constants: constants(op).iter().map(|(_, c)| c.len as usize).sum::<usize>() + constant_inputs,
         live: live.get(usize::from(op.index)).copied().unwrap_or(0),
         inputs: inputs.iter().filter(|t| !t.is_const()).map(tensor).collect(),

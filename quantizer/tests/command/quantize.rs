@@ -73,6 +73,26 @@ fn a_budget_of_instructions_counts_the_whole_plan() {
 }
 
 #[test]
+fn instructions_are_of_the_core_that_is_named() {
+    let folder = folder();
+    succeed(folder.path(), &["quantize", "model.onnx", "--calib", "calib.npz", "-o", "out"]);
+    let estimate = |core: &str| {
+        let report = json(folder.path(), &["inspect", "out/model.plan", "--core", core]);
+        let instructions = report["instructions"].as_u64().expect("a number");
+        (report["core"].as_str().expect("a name").to_owned(), instructions)
+    };
+    let [m0, m4, m55] = ["m0plus", "m4", "m55"].map(estimate);
+    assert!(m0.1 > m4.1 && m4.1 > m55.1, "{m0:?} {m4:?} {m55:?}");
+    assert_eq!((&m4.0[..], &m55.0[..]), ("Cortex-M4", "Cortex-M55"));
+    let quantize = ["--budget", "instructions=1M", "--core", "m55"];
+    let report = json(folder.path(), &[&["quantize", "model.onnx", "--calib", "calib.npz"], &quantize[..]].concat());
+    assert_eq!(
+        (&report["memory"]["instructions"], &report["mixed"]["budget"]),
+        (&m55.1.into(), &"1.00 M instructions on Cortex-M55".into())
+    );
+}
+
+#[test]
 fn results_do_not_depend_on_threads() {
     let folder = folder();
     npz(&folder.path().join("calib.npz"), &[("x", &samples(100))]);

@@ -143,6 +143,7 @@ fn bits_that_the_target_would_run_in_float() {
     refused(folder.path(), &quantize, 2, &["`conv`", "ort-cpu", "8-bit activations"]);
     let quantize = ["quantize", "model.onnx", "--calib", "calib.npz", "--target", "toaster"];
     refused(folder.path(), &quantize, 2, &["toaster", "cortex-m"]);
+    refused(folder.path(), &["compile", "model.onnx", "--core", "m5"], 2, &["`m5`", "m55", "rv32imac"]);
 }
 
 #[test]

@@ -67,6 +67,11 @@ impl Multiplier {
     /// `value` may have up to 32 significant bits; larger values are the caller's overflow.
     #[inline(always)]
     pub fn apply(self, value: i32) -> i32 {
+        // Of a product whose low word is shifted out the high one is enough, and nothing saturates.
+        if cfg!(target_pointer_width = "32") && self.shift >= 2 {
+            let high = (i64::from(value).wrapping_mul(i64::from(self.mantissa)) >> 32) as i32;
+            return (high >> (self.shift.wrapping_sub(2) & 31)).wrapping_add(1) >> 1;
+        }
         self.apply_wide(i64::from(value))
     }
 

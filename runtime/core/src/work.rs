@@ -2,8 +2,15 @@
 //!
 //! Counts follow the kernels of microcontrollers, whatever this code runs on. They need a plan, not a run.
 
+use core::ops::Range;
+
+use crate::kernels::memory::BLOCK;
 use crate::kernels::{PIXELS, WHOLE, conv2d_filter_len, filter_len};
-use crate::op::{AvgPool2dParams, Conv2dParams, DepthwiseConv2dParams, OpKind};
+use crate::op::{
+    AvgPool2dParams, ConcatParams, Conv2dParams, ConvTranspose2dParams, DepthwiseConv2dParams, GatherParams,
+    MatMulMaskSoftmaxParams, MatMulParams, MatMulSoftmaxParams, MaxPool2dParams, OpKind, RequantizeParams,
+    Resize2dParams, TakeParams, TransposeParams,
+};
 use crate::operator::OperatorSet;
 use crate::plan::{DType, OpView, Plan, TensorRecord};
 
@@ -12,6 +19,9 @@ const MOST: usize = 9;
 
 /// Output pixels that are multiplied with a filter together.
 const TOGETHER: u64 = PIXELS as u64;
+
+/// Sums of a row that are kept for four rows at once.
+const KEPT: u64 = 64;
 
 /// Operators whose cost is linear in the same counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,11 +38,74 @@ pub enum Class {
     AvgPool,
     /// Softmax.
     Softmax,
+    /// Convolutions and products with constant weights whose outputs have 16 or 32 bits.
+    Wide,
+    /// Transposed convolutions.
+    Transposed,
+    /// Products of two activations.
+    MatMul,
+    /// The same with a softmax over their rows, masked or not.
+    Attention,
+    /// Layer normalization and root mean square normalization.
+    Norm,
+    /// Logarithm of a softmax.
+    LogSoftmax,
+    /// Sums of tensors of several shapes or types.
+    AnyAdd,
+    /// Products, element by element.
+    Mul,
+    /// Quotients, element by element.
+    Div,
+    /// Changes of scale or type.
+    Requantize,
+    /// Tables.
+    Lut,
+    /// Maxima over windows.
+    MaxPool,
+    /// Interpolation.
+    Resize,
+    /// Index of the largest.
+    ArgMax,
+    /// What copies runs of neighbours: concatenations, gathers, slices, states.
+    Copies,
+    /// Permutations of axes.
+    Transpose,
+    /// Padding.
+    Pad,
 }
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 6] = [Self::Pixels, Self::Pixel, Self::Depthwise, Self::Add, Self::AvgPool, Self::Softmax];
+    pub const ALL: [Self; 23] = [
+        Self::Pixels,
+        Self::Pixel,
+        Self::Depthwise,
+        Self::Add,
+        Self::AvgPool,
+        Self::Softmax,
+        Self::Wide,
+        Self::Transposed,
+        Self::MatMul,
+        Self::Attention,
+        Self::Norm,
+        Self::LogSoftmax,
+        Self::AnyAdd,
+        Self::Mul,
+        Self::Div,
+        Self::Requantize,
+        Self::Lut,
+        Self::MaxPool,
+        Self::Resize,
+        Self::ArgMax,
+        Self::Copies,
+        Self::Transpose,
+        Self::Pad,
+    ];
+
+    /// Whether its operators have weights, which come in two widths.
+    pub const fn is_weighted(self) -> bool {
+        matches!(self, Self::Pixels | Self::Pixel | Self::Depthwise | Self::Wide | Self::Transposed)
+    }
 
     /// What is counted, in the order of [`Work::counts`]. Filters are as long as they are stored, filled up with zeros;
     /// "operator" is 1.
@@ -59,9 +132,50 @@ impl Class {
                 "weights",
                 "operator",
             ],
-            Self::Add => &["outputs", "operator"],
+            Self::Add | Self::AnyAdd | Self::Mul | Self::Div => &["outputs", "operator"],
+            Self::Requantize => &["outputs", "outputs of multipliers from 1/4 on", "operator"],
             Self::AvgPool => &["elements summed", "outputs"],
-            Self::Softmax => &["elements", "rows"],
+            Self::Softmax | Self::LogSoftmax => &["elements", "rows"],
+            Self::Wide => &[
+                "multiply-accumulates",
+                "multiply-accumulates of pixels left over",
+                "outputs",
+                "elements gathered",
+                "operator",
+            ],
+            Self::Transposed => &["multiply-accumulates", "pixels", "rows of taps", "pixels at borders", "operator"],
+            Self::Lut => &["outputs", "outputs of more than 8 bits", "operator"],
+            Self::MatMul => &[
+                "multiply-accumulates of neighbours along the depth",
+                "other multiply-accumulates",
+                "multiply-accumulates of vectors filled up",
+                "outputs",
+                "elements widened",
+                "vectors read",
+                "operator",
+            ],
+            Self::Attention => &[
+                "multiply-accumulates of all scores",
+                "multiply-accumulates of scores that are seen",
+                "scores",
+                "scores with a mask",
+                "rows",
+                "operator",
+            ],
+            Self::Norm => &["elements", "elements of 32 bits", "rows", "operator"],
+            Self::MaxPool => &["elements compared", "taps", "outputs", "operator"],
+            Self::Resize => &["elements weighted", "taps", "outputs", "pixels", "operator"],
+            Self::ArgMax => &["elements compared", "runs", "outputs", "blocks", "operator"],
+            Self::Copies => &[
+                "bytes",
+                "runs of concatenations",
+                "runs of gathers",
+                "runs of slices",
+                "elements one by one",
+                "operator",
+            ],
+            Self::Transpose => &["bytes of rows", "rows", "single elements", "bytes of single elements", "operator"],
+            Self::Pad => &["outputs", "bytes", "rows", "operator"],
         }
     }
 }
@@ -80,28 +194,122 @@ impl Work {
         self.counts.get(..self.class.counts().len()).unwrap_or_default()
     }
 
-    /// Counts the work of an operator. `None` for one without a class: of another kind, of tensors that are not all of i8,
-    /// or with sizes that its class has slower code for.
+    /// Counts the work of an operator. `None` for one without a class: of another kind, or of types or sizes that its class
+    /// has slower code for.
     pub fn of<O: OperatorSet>(op: &OpView<'_>, plan: &Plan<'_, O>) -> Option<Self> {
         let (x, y) = (plan.input(op, 0).ok()?, plan.output(op, 0).ok()?);
-        if x.dtype != DType::I8 || y.dtype != DType::I8 {
-            return None;
-        }
+        let bytes = x.dtype == DType::I8 && y.dtype == DType::I8;
+        let outputs = elements(&y);
+        let copied = times([outputs, y.dtype.size() as u64]);
+        // What works on blocks does not stop before their end.
+        let blocks = outputs.next_multiple_of(BLOCK as u64);
         match op.kind {
             OpKind::Conv2d | OpKind::Conv2dI4 => conv(&op.weighted()?, &x, &y),
             OpKind::FullyConnected | OpKind::FullyConnectedI4 => fully_connected(&x, &y),
-            OpKind::DepthwiseConv2d | OpKind::DepthwiseConv2dI4 => depthwise(&op.weighted()?, &x, &y),
+            OpKind::DepthwiseConv2d | OpKind::DepthwiseConv2dI4 if bytes => depthwise(&op.weighted()?, &x, &y),
+            OpKind::ConvTranspose2d | OpKind::ConvTranspose2dI4 => {
+                let p: ConvTranspose2dParams = op.weighted()?;
+                // Four channels at a time; a row of taps is one product.
+                let pixels = times([rows(&y)?, last(&y)?.div_ceil(4)]);
+                let taps = times([pixels, p.kernel[0].checked_div(p.strides[0])?.max(1).into()]);
+                // As many as an input that ends nowhere reaches with all taps.
+                let inside = |axis: usize| {
+                    let reach = u64::from(p.kernel[axis]).div_ceil(p.strides[axis].max(1).into());
+                    let inputs = (u64::from(x.dims[axis + 1]) + 1).saturating_sub(reach);
+                    times([inputs, p.strides[axis].into()]).min(y.dims[axis + 1].into())
+                };
+                let all = times([y.dims[0].into(), inside(0), inside(1), last(&y)?.div_ceil(4)]);
+                Some(Self::new(Class::Transposed, [op.macs.into(), pixels, taps, pixels.saturating_sub(all), 1]))
+            }
             OpKind::Add => {
                 let b = plan.input(op, 1).ok()?;
-                let same = b.dtype == DType::I8 && elements(&x) == elements(&b);
-                same.then(|| Self::new(Class::Add, [elements(&y), 1]))
+                let same = bytes && b.dtype == DType::I8 && elements(&x) == elements(&b);
+                Some(if same { Self::new(Class::Add, [outputs, 1]) } else { Self::new(Class::AnyAdd, [blocks, 1]) })
             }
-            OpKind::AvgPool2d => {
+            OpKind::Mul => Some(Self::new(Class::Mul, [blocks, 1])),
+            OpKind::Div => Some(Self::new(Class::Div, [blocks, 1])),
+            OpKind::Requantize => {
+                let large = if op.params::<RequantizeParams>()?.shift < 2 { blocks } else { 0 };
+                Some(Self::new(Class::Requantize, [blocks, large, 1]))
+            }
+            OpKind::Lut => Some(Self::new(Class::Lut, if bytes { [outputs, 0, 1] } else { [0, blocks, 1] })),
+            OpKind::AvgPool2d if bytes => {
                 let p: AvgPool2dParams = op.params()?;
                 let axis = |i: usize| u64::from(p.kernel[i].min(x.dims[i + 1]));
-                Some(Self::new(Class::AvgPool, [times([elements(&y), axis(0), axis(1)]), elements(&y)]))
+                Some(Self::new(Class::AvgPool, [times([outputs, axis(0), axis(1)]), outputs]))
             }
-            OpKind::Softmax => Some(Self::new(Class::Softmax, [elements(&x), elements(&x).checked_div(last(&x)?)?])),
+            OpKind::MaxPool2d => {
+                let p: MaxPool2dParams = op.params()?;
+                let axis = |i: usize| u64::from(p.kernel[i].min(x.dims[i + 1]));
+                let taps = times([outputs.checked_div(last(&y)?)?, axis(0), axis(1)]);
+                Some(Self::new(Class::MaxPool, [times([outputs, axis(0), axis(1)]), taps, outputs, 1]))
+            }
+            OpKind::Softmax if bytes => Some(Self::new(Class::Softmax, [elements(&x), rows(&x)?])),
+            OpKind::LogSoftmax => Some(Self::new(Class::LogSoftmax, [elements(&x), rows(&x)?])),
+            OpKind::LayerNorm | OpKind::RmsNorm => {
+                let words = if x.dtype == DType::I32 { elements(&x) } else { 0 };
+                Some(Self::new(Class::Norm, [elements(&x), words, rows(&x)?, 1]))
+            }
+            OpKind::MatMul => {
+                let p: MatMulParams = op.params()?;
+                // Four vectors of one operand meet those of the other where they lie.
+                let (others, vectors) = if p.b_strides[2] == 1 { (p.m, p.n) } else { (p.n, p.m) };
+                let read = times([batches(p.batch), others.div_ceil(4).into(), vectors.into()]);
+                let together = times([read, 4, u64::from(p.k).next_multiple_of(4)]);
+                let sums = times([batches(p.batch), p.m.into(), p.n.into()]);
+                let macs = times([sums, p.k.into()]);
+                let along = [p.a_strides[3], p.b_strides[2]] == [1; 2];
+                let [along, across] = if along { [macs, 0] } else { [0, macs] };
+                let widened = times([batches(p.batch), p.k.into(), others.into()]);
+                Some(Self::new(Class::MatMul, [along, across, together, sums, widened, read, 1]))
+            }
+            OpKind::MatMulSoftmax => {
+                let p: MatMulSoftmaxParams = op.params()?;
+                Some(attention(&p, u32::MAX, false))
+            }
+            OpKind::MatMulMaskSoftmax => {
+                let p: MatMulMaskSoftmaxParams = op.params()?;
+                Some(attention(&p.product, p.visible, op.input_count() == 3))
+            }
+            OpKind::Resize2d => {
+                let p: Resize2dParams = op.params()?;
+                let pixels = outputs.checked_div(last(&y)?)?;
+                let taps = times([pixels, p.taps[0].into(), p.taps[1].into()]);
+                Some(Self::new(Class::Resize, [times([taps, last(&y)?]), taps, outputs, pixels, 1]))
+            }
+            OpKind::ArgMax => {
+                let inner = last(&x)?;
+                let runs = times([elements(&x).checked_div(inner)?, inner.div_ceil(BLOCK as u64)]);
+                let blocks = times([outputs.checked_div(inner)?, inner.div_ceil(BLOCK as u64)]);
+                Some(Self::new(Class::ArgMax, [elements(&x), runs, outputs, blocks, 1]))
+            }
+            OpKind::Concat => {
+                let axis = op.params::<ConcatParams>()?.axis as usize;
+                let inputs = (0..op.input_count()).filter_map(|i| plan.input(op, i).ok());
+                // Every input is cut at the axes before this one.
+                let runs = inputs.map(|x| product_of(&x, 0..axis)).fold(0, u64::saturating_add);
+                Some(Self::new(Class::Copies, [copied, runs, 0, 0, 0, 1]))
+            }
+            OpKind::Gather => {
+                let axis = op.params::<GatherParams>()?.axis as usize;
+                let runs = outputs.checked_div(product_of(&x, axis.saturating_add(1)..usize::from(x.rank)))?;
+                Some(Self::new(Class::Copies, [copied, 0, runs, 0, 0, 1]))
+            }
+            OpKind::Take => {
+                let single = op.params::<TakeParams>()?.indices[3].len > 0;
+                let counts = if single { [0, 0, 0, 0, outputs, 1] } else { [copied, 0, 0, rows(&y)?, 0, 1] };
+                Some(Self::new(Class::Copies, counts))
+            }
+            OpKind::State => Some(Self::new(Class::Copies, [copied, 0, 0, 0, 0, 1])),
+            OpKind::Transpose => {
+                let whole = op.params::<TransposeParams>()?.perm[3] == 3;
+                let rows = rows(&y)?;
+                let counts = if whole { [copied, rows, 0, 0, 1] } else { [0, rows, outputs, copied, 1] };
+                Some(Self::new(Class::Transpose, counts))
+            }
+            OpKind::Pad => {
+                Some(Self::new(Class::Pad, [outputs, times([elements(&x), x.dtype.size() as u64]), rows(&x)?, 1]))
+            }
             _ => None,
         }
     }
@@ -127,15 +335,18 @@ struct Patches {
     len: u64,
 }
 
-/// The work of patches that each meet `filters`.
-fn product(patches: &Patches, filters: u64) -> Work {
+/// The work of patches that each meet `filters`, for outputs of a type.
+fn product(patches: &Patches, filters: u64, dtype: DType) -> Work {
     let &Patches { count, at_borders, segments, len } = patches;
     let outputs = times([count, filters]);
     let (macs, gathered) = (times([outputs, len]), times([count, len]));
+    let left_over = times([count % TOGETHER, filters, len]);
+    if dtype != DType::I8 {
+        return Work::new(Class::Wide, [macs, left_over, outputs, gathered, 1]);
+    }
     if count < TOGETHER {
         return Work::new(Class::Pixel, [macs, outputs, gathered, 1]);
     }
-    let left_over = times([count % TOGETHER, filters, len]);
     let [border_elements, segments] = [times([at_borders, len]), times([count, segments])];
     Work::new(Class::Pixels, [macs, outputs, gathered, border_elements, count, at_borders, left_over, segments, 1])
 }
@@ -144,7 +355,7 @@ fn fully_connected(x: &TensorRecord, y: &TensorRecord) -> Option<Work> {
     let depth = last(x)?;
     let rows = elements(x).checked_div(depth)?;
     let patches = Patches { count: rows, at_borders: 0, segments: 1, len: filter_len(1, depth as usize) as u64 };
-    Some(product(&patches, last(y)?))
+    Some(product(&patches, last(y)?, y.dtype))
 }
 
 fn conv(p: &Conv2dParams, x: &TensorRecord, y: &TensorRecord) -> Option<Work> {
@@ -160,7 +371,7 @@ fn conv(p: &Conv2dParams, x: &TensorRecord, y: &TensorRecord) -> Option<Work> {
     let inside = if joined { times([n, rows.inside(), cols.inside()]) } else { 0 };
     let segments = if joined { rows.kernel } else { times([rows.kernel, cols.kernel]) };
     let patches = Patches { count, at_borders: count.saturating_sub(inside), segments, len };
-    Some(product(&patches, channels.checked_div(groups)?))
+    Some(product(&patches, channels.checked_div(groups)?, y.dtype))
 }
 
 fn depthwise(p: &DepthwiseConv2dParams, x: &TensorRecord, y: &TensorRecord) -> Option<Work> {
@@ -188,6 +399,24 @@ fn depthwise(p: &DepthwiseConv2dParams, x: &TensorRecord, y: &TensorRecord) -> O
     Some(Work::new(Class::Depthwise, counts))
 }
 
+/// The work of attention whose first row sees `visible` columns, each next one another, with or without a mask that is added.
+fn attention(p: &MatMulSoftmaxParams, visible: u32, mask: bool) -> Work {
+    let [m, n, visible] = [p.m, p.n, visible.min(p.n)].map(u64::from);
+    // Rows that do not see all columns: the first sees `visible`, the next one more.
+    let ramp = m.min(n - visible);
+    let hidden = times([ramp, n - visible]).saturating_sub(times([ramp, ramp.saturating_sub(1)]) / 2);
+    let seen = times([batches(p.batch), times([m, n]).saturating_sub(hidden)]);
+    let masked = if mask { seen } else { 0 };
+    // All sums of four rows are kept; if they are too many, what is seen is computed row by row, as if there were four.
+    let scores = if n <= KEPT { times([batches(p.batch), m.next_multiple_of(4), n]) } else { times([seen, 4]) };
+    let [all, macs] = [times([scores, u64::from(p.k).next_multiple_of(4)]), times([seen, p.k.into()])];
+    Work::new(Class::Attention, [all, macs, seen, masked, times([batches(p.batch), m]), 1])
+}
+
+fn batches([outer, inner]: [u32; 2]) -> u64 {
+    times([outer.into(), inner.into()])
+}
+
 /// A product that stays in range, whatever a plan says.
 fn times<const N: usize>(factors: [u64; N]) -> u64 {
     factors.into_iter().fold(1, u64::saturating_mul)
@@ -195,6 +424,15 @@ fn times<const N: usize>(factors: [u64; N]) -> u64 {
 
 fn elements(tensor: &TensorRecord) -> u64 {
     tensor.elements().unwrap_or(0).into()
+}
+
+/// The product of some of the sizes.
+fn product_of(tensor: &TensorRecord, axes: Range<usize>) -> u64 {
+    tensor.shape().get(axes).unwrap_or_default().iter().fold(1, |product, &size| product.saturating_mul(size.into()))
+}
+
+fn rows(tensor: &TensorRecord) -> Option<u64> {
+    elements(tensor).checked_div(last(tensor)?)
 }
 
 fn last(tensor: &TensorRecord) -> Option<u64> {

@@ -5,6 +5,7 @@ use equant_runtime::op::OpKind;
 
 use super::super::Options;
 use super::{Net, check, compile_prepared};
+use crate::compile::cost::Core;
 use crate::graph::{Attr, DataType, Tensor};
 use crate::report::MemoryReport;
 
@@ -120,7 +121,7 @@ fn lists_of_what_is_read_are_tables() {
     let compiled = net.compile().unwrap();
     let kinds: Vec<&str> = compiled.map.operators.iter().map(|row| row.kind).collect();
     assert!(kinds.contains(&"Resize2d") && kinds.contains(&"Take"), "{kinds:?}");
-    let report = MemoryReport::of(&compiled.image).unwrap();
+    let report = MemoryReport::of(&compiled.image, Core::M4).unwrap();
     let tables = report.sections.iter().find(|section| section.name == "tables").map(|section| section.bytes);
     assert_eq!(tables, Some(compiled.map.flash.tables));
 }

@@ -50,7 +50,8 @@ impl<'a> Channels<'a> {
     /// beside them.
     #[cfg(not(bytes))]
     pub(crate) fn are_plain(&self) -> bool {
-        self.shifts.iter().all(|&shift| plain(shift))
+        let (quads, rest) = self.shifts.as_chunks::<4>();
+        quads.iter().all(|&quad| all_plain(quad)) && rest.iter().all(|&shift| plain(shift))
     }
 
     /// Whether this is so for channel `o`; see [`Self::are_plain`].
@@ -89,6 +90,17 @@ impl<'a> Channels<'a> {
 #[inline(always)]
 fn plain(shift: i8) -> bool {
     (2..=23).contains(&shift)
+}
+
+/// As [`plain`], of four shifts in one word: of the lowest that is not, the highest bit is set in one of the terms.
+#[cfg(not(bytes))]
+#[inline(always)]
+fn all_plain(shifts: [i8; 4]) -> bool {
+    const LEAST: u32 = 0x0202_0202;
+    // What makes bytes above 23 reach 128.
+    const ABOVE: u32 = 0x6868_6868;
+    let word = u32::from_le_bytes(shifts.map(|shift| shift as u8));
+    (word | word.wrapping_add(ABOVE) | word.wrapping_sub(LEAST)) & 0x8080_8080 == 0
 }
 
 /// What finishes the sums of a channel whose multiplier is plain (see [`Channels::are_plain`]): in 32 bits.
@@ -169,5 +181,21 @@ impl<'a> Output<'a> {
             }
         }
         Some(())
+    }
+}
+
+#[cfg(all(test, not(bytes)))]
+mod tests {
+    use super::{all_plain, plain};
+
+    #[test]
+    fn four_shifts_are_plain_together() {
+        let shifts = [i8::MIN, -30, -1, 0, 1, 2, 3, 12, 22, 23, 24, 25, 31, 100, i8::MAX];
+        for (a, b) in shifts.iter().flat_map(|&a| shifts.map(|b| (a, b))) {
+            for (c, d) in shifts.iter().flat_map(|&c| shifts.map(|d| (c, d))) {
+                let quad = [a, b, c, d];
+                assert_eq!(all_plain(quad), quad.into_iter().all(plain), "{quad:?}");
+            }
+        }
     }
 }

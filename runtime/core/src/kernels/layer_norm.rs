@@ -97,7 +97,7 @@ impl<'a, C: Centre> Norm<'a, C> {
         Ok(Self { centre: PhantomData, zero, len, rows, epsilon, gamma, gamma_shift, beta, beta_shift, clamp })
     }
 
-    fn run_row(
+    fn run_row<const WORDS: bool>(
         &self,
         plan: &Plan<'_>,
         arena: &mut [u8],
@@ -107,15 +107,16 @@ impl<'a, C: Centre> Norm<'a, C> {
         let input = memory::bytes(plan, arena, x)?;
         let row = match x.dtype {
             DType::I8 | DType::I16 => self.narrow(input, x.dtype, start),
-            DType::I32 => self.wide(input, start),
+            DType::I32 => self.wide::<WORDS>(input, start),
         };
         let row = row.ok_or(Reason::OperatorShape)?;
         let (reciprocal, shift) = inverse_sqrt(row.variance);
         let mut block = [0i32; BLOCK];
         let gamma_down = self.gamma_shift.wrapping_add(22).wrapping_sub(self.beta_shift) & 63;
         let half = 1i64 << (self.beta_shift.wrapping_sub(1) & 63);
-        let zero_point = i64::from(y.zero_point);
-        let (low, high) = (i64::from(self.clamp[0]), i64::from(self.clamp[1]));
+        let start_of_steps = half.wrapping_add(i64::from(y.zero_point) << (self.beta_shift & 63));
+        let beta_shift = self.beta_shift;
+        let scale = Scale { reciprocal, shift, gamma_down, beta_shift, start: start_of_steps, clamp: self.clamp };
         for at in (0..self.len).step_by(BLOCK) {
             let block = block.get_mut(..BLOCK.min(self.len.wrapping_sub(at))).ok_or(Reason::OperatorShape)?;
             memory::load(memory::bytes(plan, arena, x)?, x.dtype, start.wrapping_add(at), block);
@@ -141,24 +142,44 @@ impl<'a, C: Centre> Norm<'a, C> {
             };
             #[cfg(not(x86))]
             let rest = &mut *block;
-            for ((value, &gamma), &beta) in rest.iter_mut().zip(gammas).zip(betas) {
-                let d = row.difference(*value);
-                // At most sqrt(C) · 2^22, with 22 fraction bits.
-                let normal = (d.wrapping_mul(reciprocal) >> (shift.wrapping_sub(1) & 63)).wrapping_add(1) >> 1;
-                // To the fraction bits of beta, rounded down: the sum is rounded down again, which makes one rounding.
-                let scaled = normal.wrapping_mul(i64::from(gamma)) >> gamma_down;
-                let steps = scaled.wrapping_add(i64::from(beta)).wrapping_add(half) >> (self.beta_shift & 63);
-                *value = steps.wrapping_add(zero_point).max(low).min(high) as i32;
-            }
+            scale.block::<WORDS>(&row, rest, gammas, betas);
             memory::store(memory::bytes_mut(arena, y)?, y.dtype, start.wrapping_add(at), block);
         }
         Ok(())
     }
 }
 
+/// What makes outputs of the differences of a row.
+struct Scale {
+    reciprocal: i64,
+    shift: u32,
+    gamma_down: u32,
+    beta_shift: u32,
+    /// Half a step and the zero point, with the fraction bits of beta.
+    start: i64,
+    clamp: [i32; 2],
+}
+
+impl Scale {
+    /// Normalizes a block. A function of its own, so that cores with few registers have them for it.
+    #[inline(never)]
+    fn block<const WORDS: bool>(&self, row: &Row, values: &mut [i32], gammas: &[i32], betas: &[i32]) {
+        let (low, high) = (i64::from(self.clamp[0]), i64::from(self.clamp[1]));
+        for ((value, &gamma), &beta) in values.iter_mut().zip(gammas).zip(betas) {
+            let d = in_words::<WORDS>(row.difference(*value));
+            // At most sqrt(C) · 2^22, with 22 fraction bits.
+            let normal = shifted(d.wrapping_mul(self.reciprocal), self.shift.wrapping_sub(1)).wrapping_add(1) >> 1;
+            // To the fraction bits of beta, rounded down: the sum is rounded down again, which makes one rounding.
+            let scaled = shifted(i64::from(normal as i32).wrapping_mul(i64::from(gamma)), self.gamma_down);
+            let steps = scaled.wrapping_add(i64::from(beta)).wrapping_add(self.start) >> (self.beta_shift & 63);
+            *value = steps.max(low).min(high) as i32;
+        }
+    }
+}
+
 /// What a row's elements are normalized by.
 struct Row {
-    count: i64,
+    count: u32,
     sum: i64,
     /// Bits that differences lose.
     down: u32,
@@ -170,15 +191,15 @@ impl Row {
     /// `d` of an element, shifted: below 2^32.
     #[inline(always)]
     fn difference(&self, x: i32) -> i64 {
-        let d = i64::from(x).wrapping_mul(self.count).wrapping_sub(self.sum);
         let half = (1i64 << (self.down & 63)) >> 1;
-        d.wrapping_add(half) >> (self.down & 63)
+        let d = i64::from(x).wrapping_mul(i64::from(self.count)).wrapping_add(half.wrapping_sub(self.sum));
+        d >> (self.down & 63)
     }
 
     /// What makes them.
     #[cfg(x86)]
     fn differences(&self) -> Differences {
-        Differences { count: self.count, sum: self.sum, down: self.down }
+        Differences { count: self.count.into(), sum: self.sum, down: self.down }
     }
 }
 
@@ -195,18 +216,18 @@ impl<C: Centre> Norm<'_, C> {
                 squares = squares.wrapping_add(u64::from(x.unsigned_abs().wrapping_mul(x.unsigned_abs())));
             }
         })?;
-        let count = self.len as i64;
+        let count = self.len as u32;
         if !C::MEAN {
-            let variance = squares.wrapping_mul(count as u64).saturating_add(self.epsilon);
-            return Some(Row { count, sum: count.wrapping_mul(zero.into()), down: 0, variance });
+            let variance = squares.wrapping_mul(count.into()).saturating_add(self.epsilon);
+            return Some(Row { count, sum: i64::from(count).wrapping_mul(zero.into()), down: 0, variance });
         }
         // Both terms are below 2^62 and the first is not the smaller (Cauchy and Schwarz).
-        let variance = squares.wrapping_mul(count as u64).wrapping_sub(sum.wrapping_mul(sum) as u64);
+        let variance = squares.wrapping_mul(count.into()).wrapping_sub(sum.wrapping_mul(sum) as u64);
         Some(Row { count, sum, down: 0, variance: variance.saturating_add(self.epsilon) })
     }
 
     /// A row of 32 bits.
-    fn wide(&self, x: &[u8], start: usize) -> Option<Row> {
+    fn wide<const WORDS: bool>(&self, x: &[u8], start: usize) -> Option<Row> {
         let (mut sum, mut low, mut high) = (0i64, i32::MAX, i32::MIN);
         memory::blocks(x, DType::I32, start, self.len, |block| {
             for &x in block {
@@ -218,7 +239,7 @@ impl<C: Centre> Norm<'_, C> {
             sum = i64::from(self.zero).wrapping_mul(self.len as i64);
         }
         let count = NonZeroU64::new(self.len as u64)?;
-        let mut row = Row { count: self.len as i64, sum, down: 0, variance: 0 };
+        let mut row = Row { count: self.len as u32, sum, down: 0, variance: 0 };
         // Below 2^48.
         let largest = row.difference(high).unsigned_abs().max(row.difference(low).unsigned_abs());
         let log2 = usize::BITS.wrapping_sub(self.len.wrapping_sub(1).leading_zeros());
@@ -237,7 +258,7 @@ impl<C: Centre> Norm<'_, C> {
                 None => block,
             };
             for &x in block {
-                let d = row.difference(x);
+                let d = in_words::<WORDS>(row.difference(x));
                 squares = squares.wrapping_add(d.wrapping_mul(d) as u64);
             }
         })?;
@@ -247,6 +268,24 @@ impl<C: Centre> Norm<'_, C> {
     }
 }
 
+/// Lengths of rows whose differences fit 32 bits, of any type.
+const IN_WORDS: core::ops::RangeInclusive<usize> = 2..=1 << 14;
+
+/// A difference, for cores of 32 bits to multiply as what it is.
+#[inline(always)]
+fn in_words<const WORDS: bool>(difference: i64) -> i64 {
+    if WORDS { i64::from(difference as i32) } else { difference }
+}
+
+/// `⌊x / 2^down⌋`, `down` being below 64: cores of 32 bits shift high words alone where they can.
+#[inline(always)]
+fn shifted(x: i64, down: u32) -> i64 {
+    if cfg!(target_pointer_width = "32") && down >= 32 {
+        return i64::from((x >> 32) as i32 >> (down & 31));
+    }
+    x >> (down & 63)
+}
+
 /// `1 / sqrt(variance)` as `(r, shift)`, such that `d / sqrt(variance) · 2^22 = d · r / 2^shift`.
 ///
 /// `r` lies in `[2^30, 2^31]`, `shift` in `9..=40`. The relative error is at most 2^-30 + 2^-31.
@@ -254,8 +293,7 @@ fn inverse_sqrt(variance: u64) -> (i64, u32) {
     let half_zeros = variance.leading_zeros() / 2;
     // variance · 4^half_zeros lies in [2^62, 2^64), its root in [2^31, 2^32).
     let root = fixed::isqrt(variance << (half_zeros.wrapping_mul(2) & 63));
-    let Some(root) = NonZeroU64::new(u64::from(root)) else { return (0, 40) };
-    (((1u64 << 62) / root) as i64, 40u32.wrapping_sub(half_zeros))
+    (i64::from(fixed::divide_high(1 << 30, root)), 40u32.wrapping_sub(half_zeros))
 }
 
 fn check<C: Centre, P: Params + Into<LayerNormParams>>(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
@@ -276,7 +314,12 @@ fn run<C: Centre, P: Params + Into<LayerNormParams>>(
     let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
     let norm = Norm::<C>::new::<P>(op, plan, &x)?;
     for row in 0..norm.rows {
-        norm.run_row(plan, arena, [&x, &y], row.wrapping_mul(norm.len))?;
+        let start = row.wrapping_mul(norm.len);
+        if cfg!(target_pointer_width = "32") && IN_WORDS.contains(&norm.len) {
+            norm.run_row::<true>(plan, arena, [&x, &y], start)?;
+        } else {
+            norm.run_row::<false>(plan, arena, [&x, &y], start)?;
+        }
     }
     Ok(())
 }

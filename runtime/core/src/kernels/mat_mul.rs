@@ -8,8 +8,12 @@ use super::x86;
 use crate::error::Reason;
 use crate::op::{MatMulParams, OpKind};
 use crate::operator::Operator;
+#[cfg(dsp)]
+use crate::plan::DType;
 use crate::plan::{OpView, Plan, TensorRecord};
 use crate::quant;
+#[cfg(dsp)]
+use crate::quant::Multiplier;
 
 /// `y[b0, b1, i, j] = requantize(Σ_k (a[b0, b1, i, k] − zero_point_a) · (b[b0, b1, k, j] − zero_point_b))`.
 ///
@@ -24,6 +28,31 @@ pub struct MatMul;
 fn sums(p: &MatMulParams, [a, b]: [&TensorRecord; 2]) -> Sums {
     let MatMulParams { batch, m, k, n, a_strides, b_strides, .. } = *p;
     Sums { batch, m, k, n, a_strides, b_strides, a_zero: a.zero_point.into(), b_zero: b.zero_point.into() }
+}
+
+/// Requantizes sums to elements `step` apart from `place` on.
+#[cfg(dsp)]
+#[inline(never)]
+fn put_apart(
+    out: &mut Output<'_>,
+    [place, step]: [usize; 2],
+    sums: &[i32],
+    multiplier: Multiplier,
+    (zero, [low, high]): (i32, [i32; 2]),
+) -> Option<()> {
+    // A multiplier below 1/2, as it is said here once, needs the high words of products alone.
+    if out.dtype() == DType::I8 && multiplier.shift >= 2 && step > 0 {
+        let places = out.bytes_from(place)?.iter_mut().step_by(step);
+        for (y, &sum) in places.zip(sums) {
+            *y = quant::requantize(sum, multiplier, zero, low, high) as u8;
+        }
+        return Some(());
+    }
+    for (i, &sum) in sums.iter().enumerate() {
+        let value = quant::requantize(sum, multiplier, zero, low, high);
+        out.put(place.wrapping_add(i.wrapping_mul(step)), value)?;
+    }
+    Some(())
 }
 
 impl Operator for MatMul {
@@ -60,6 +89,13 @@ impl Operator for MatMul {
                 |at: [u32; 3], rows: x86::Rows<'_>| rows.write(product::start(at, p.y_strides), distance, &mut out);
             let done = avx2.products(&sums, [a, b], x86::Group::uniform(multiplier), target, rows);
             return done.ok_or(Reason::OperatorShape);
+        }
+        #[cfg(dsp)]
+        if sums.has_neighbours() {
+            let put = |[place, step]: [usize; 2], sums: &[i32]| {
+                put_apart(&mut out, [place, step], sums, multiplier, (y_zero, p.clamp))
+            };
+            return sums.all([a, b], p.y_strides, put).ok_or(Reason::OperatorShape);
         }
         sums.rows(|at| {
             let start = product::start(at, p.y_strides);

@@ -3,7 +3,7 @@
 use super::channels::Output;
 use super::mat_mul_softmax::Attention;
 use super::memory;
-use super::product::{self, Sums};
+use super::product::{self, InOrder, Sums};
 use super::softmax;
 use crate::error::Reason;
 use crate::op::{MatMulMaskSoftmaxParams, OpKind};
@@ -107,6 +107,7 @@ impl Operator for MatMulMaskSoftmax {
         let columns = attention.sums.n;
         let (low, high) = y.range();
         let zero = i32::from(y.zero_point).max(low).min(high) as u8;
+        let mut in_order = InOrder::NEW;
         attention.sums.rows(|at| {
             let seen = p.visible.saturating_add(at[2]).min(columns);
             let (inputs, row) = memory::split(plan, arena, &sums)?;
@@ -123,9 +124,9 @@ impl Operator for MatMulMaskSoftmax {
                 }
                 None => row.put(j, acc),
             };
-            Sums { n: seen, ..attention.sums }.row(at, a, b, put).ok_or(Reason::OperatorShape)?;
+            in_order.row(&attention.sums, (at, seen), [a, b], put).ok_or(Reason::OperatorShape)?;
             let start = product::start(at, attention.y_strides);
-            softmax::run_row(plan, arena, [&sums, &y], [0, start], seen as usize, &attention.scales)?;
+            softmax::run_sums(plan, arena, [&sums, &y], [start, seen as usize], &attention.scales)?;
             let hidden = start.wrapping_add(seen as usize)..start.wrapping_add(columns as usize);
             memory::bytes_mut(arena, &y)?.get_mut(hidden).ok_or(Reason::OperatorShape)?.fill(zero);
             Ok(())

@@ -2,7 +2,7 @@
 
 use super::channels::Output;
 use super::memory;
-use super::product::{self, Sums};
+use super::product::{self, InOrder, Sums};
 use super::softmax::{self, Scales};
 #[cfg(x86)]
 use super::x86;
@@ -92,13 +92,15 @@ impl Operator for MatMulSoftmax {
             let done = attention.run_by_panels(avx2, [inputs.i8s(&a)?, inputs.i8s(&b)?], &y, out);
             return done.ok_or(Reason::OperatorShape);
         }
+        let mut in_order = InOrder::NEW;
         attention.sums.rows(|at| {
             let (inputs, row) = memory::split(plan, arena, &sums)?;
             let mut row = Output::new(row, DType::I32);
             let put = |j: usize, acc: i32| row.put(j, acc);
-            attention.sums.row(at, inputs.i8s(&a)?, inputs.i8s(&b)?, put).ok_or(Reason::OperatorShape)?;
-            let starts = [0, product::start(at, attention.y_strides)];
-            softmax::run_row(plan, arena, [&sums, &y], starts, attention.sums.n as usize, &attention.scales)
+            let (operands, columns) = ([inputs.i8s(&a)?, inputs.i8s(&b)?], attention.sums.n);
+            in_order.row(&attention.sums, (at, columns), operands, put).ok_or(Reason::OperatorShape)?;
+            let row = [product::start(at, attention.y_strides), attention.sums.n as usize];
+            softmax::run_sums(plan, arena, [&sums, &y], row, &attention.scales)
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Sums of products of two strided activations, row by row: what the products of two activations share.
 
+#[cfg(dsp)]
+use super::dsp::{self, Vectors};
 use super::memory;
 #[cfg(neon)]
 use super::neon::Products;
@@ -109,6 +111,63 @@ impl Sums {
         Some(())
     }
 
+    /// Hands all sums to `put`, up to four at a time, with the place of the first in an output of these strides and how far
+    /// their places lie apart; `a` and `b` are whole tensors.
+    /// For operands of which one has neighbours along the depth ([`Self::has_neighbours`]).
+    #[cfg(dsp)]
+    #[inline(never)]
+    pub(super) fn all(
+        &self,
+        [a, b]: [&[i8]; 2],
+        y_strides: [u32; 4],
+        mut put: impl FnMut([usize; 2], &[i32]) -> Option<()>,
+    ) -> Option<()> {
+        let [depth, rows, columns, row_step, column_step] =
+            [self.k, self.m, self.n, y_strides[2], y_strides[3]].map(|size| size as usize);
+        let mut sums = [[0; dsp::TOGETHER]; dsp::SUMS];
+        for (b0, b1) in (0..self.batch[0]).flat_map(|b0| (0..self.batch[1]).map(move |b1| (b0, b1))) {
+            let at = [b0, b1, 0];
+            let (rows_of_a, columns_of_b) = self.vectors(at, [a, b])?;
+            // Filters are read where they lie; the others are widened, four at a time.
+            let ((filters, filters_len, filter_step), (others, others_len, other_step)) = match self.b_strides[2] {
+                1 => ((columns_of_b, columns, column_step), (rows_of_a, rows, row_step)),
+                _ => ((rows_of_a, rows, row_step), (columns_of_b, columns, column_step)),
+            };
+            let start = start(at, y_strides);
+            for other in (0..others_len).step_by(dsp::TOGETHER) {
+                let count = dsp::TOGETHER.min(others_len.wrapping_sub(other));
+                for filter in (0..filters_len).step_by(dsp::SUMS) {
+                    let chosen = filter..filters_len.min(filter.wrapping_add(dsp::SUMS));
+                    dsp::products(depth, (&filters, chosen.clone()), (&others, other, count), &mut sums)?;
+                    for (filter, sums) in chosen.zip(&sums) {
+                        let place = start
+                            .wrapping_add(filter.wrapping_mul(filter_step))
+                            .wrapping_add(other.wrapping_mul(other_step));
+                        put([place, other_step], sums.get(..count)?)?;
+                    }
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// Whether the elements of a row of `a`, or of a column of `b`, are neighbours in memory.
+    #[cfg(dsp)]
+    pub(super) fn has_neighbours(&self) -> bool {
+        self.a_strides[3] == 1 || self.b_strides[2] == 1
+    }
+
+    /// The rows of `a`, from this one on, and the columns of `b`.
+    #[cfg(dsp)]
+    fn vectors<'a>(&self, at: [u32; 3], [a, b]: [&'a [i8]; 2]) -> Option<(Vectors<'a>, Vectors<'a>)> {
+        let vectors = |elements: &'a [i8], at: [u32; 3], strides: [u32; 4], [apart, step]: [usize; 2], zero: i32| {
+            let elements = elements.get(start(at, strides)..)?;
+            Some(Vectors { elements, apart: strides[apart] as usize, step: strides[step] as usize, zero })
+        };
+        let rows = vectors(a, at, self.a_strides, [2, 3], self.a_zero)?;
+        Some((rows, vectors(b, [at[0], at[1], 0], self.b_strides, [3, 2], self.b_zero)?))
+    }
+
     /// Computes columns from the first on with the core's own kernel, and returns how many are done.
     #[inline(always)]
     fn done_by_vectors(
@@ -164,6 +223,72 @@ impl Sums {
         for (acc, &b) in acc.iter_mut().zip(b) {
             *acc = acc.wrapping_add(self.term(a, b));
         }
+    }
+}
+
+/// Sums of rows, which are asked for in their order.
+pub(super) struct InOrder {
+    /// Of four rows, for each column.
+    #[cfg(dsp)]
+    ahead: [[i32; dsp::TOGETHER]; dsp::SUMS],
+}
+
+impl InOrder {
+    /// Before the first row.
+    pub(super) const NEW: Self = Self {
+        #[cfg(dsp)]
+        ahead: [[0; dsp::TOGETHER]; dsp::SUMS],
+    };
+
+    /// As [`Sums::row`], of the first `seen` columns.
+    #[inline(always)]
+    pub(super) fn row(
+        &mut self,
+        sums: &Sums,
+        (at, seen): ([u32; 3], u32),
+        [a, b]: [&[i8]; 2],
+        put: impl FnMut(usize, i32) -> Option<()>,
+    ) -> Option<()> {
+        #[cfg(dsp)]
+        if sums.b_strides[2] == 1 {
+            return self.row_of_neighbours(sums, (at, seen), [a, b], put);
+        }
+        Sums { n: seen, ..*sums }.row(at, a, b, put)
+    }
+
+    /// As [`Self::row`], where the elements of a column of `b` are neighbours.
+    #[cfg(dsp)]
+    #[inline(never)]
+    fn row_of_neighbours(
+        &mut self,
+        sums: &Sums,
+        (at, seen): ([u32; 3], u32),
+        operands: [&[i8]; 2],
+        mut put: impl FnMut(usize, i32) -> Option<()>,
+    ) -> Option<()> {
+        let (depth, columns, seen) = (sums.k as usize, sums.n as usize, seen as usize);
+        // All sums of four rows are kept, or some of one.
+        let together = if columns <= dsp::SUMS { dsp::TOGETHER } else { 1 };
+        let lane = at[2] as usize % together;
+        if together == 1 || lane == 0 {
+            let (rows, filters) = sums.vectors(at, operands)?;
+            let count = together.min((sums.m.wrapping_sub(at[2])) as usize);
+            for from in (0..if together == 1 { seen } else { 1 }).step_by(dsp::SUMS) {
+                let chosen = if together == 1 { from..seen.min(from.wrapping_add(dsp::SUMS)) } else { 0..columns };
+                dsp::products(depth, (&filters, chosen.clone()), (&rows, 0, count), &mut self.ahead)?;
+                if together == 1 {
+                    for (column, sums) in chosen.zip(&self.ahead) {
+                        put(column, *sums.first()?)?;
+                    }
+                }
+            }
+        }
+        if together > 1 {
+            for (column, sums) in self.ahead.iter().enumerate().take(seen) {
+                put(column, *sums.get(lane)?)?;
+            }
+        }
+        Some(())
     }
 }
 

@@ -1,7 +1,5 @@
 //! Softmax over the last axis.
 
-use core::num::NonZeroU64;
-
 use super::fixed;
 use super::memory::{self, BLOCK};
 #[cfg(neon)]
@@ -53,9 +51,11 @@ impl Scales {
     fn row_factor(&self, sum: u64) -> (u64, u32) {
         let zeros = sum.leading_zeros();
         let top = (sum << (zeros & 63)) >> 32; // in [2^31, 2^32): sum = top · 2^(32 − zeros)
-        let Some(top) = NonZeroU64::new(top) else { return (0, 64) };
+        if top == 0 {
+            return (0, 64);
+        }
         // In (2^30, 2^32).
-        let q = ((self.output.mantissa as u64) << 32) / top;
+        let q = u64::from(fixed::divide_high(self.output.mantissa as u32, top as u32));
         // m / 2^31 · mantissa / 2^(31 + shift) / (sum / 2^40), with mantissa / sum = q · 2^(zeros − 64).
         let shift = 86i32.wrapping_add(i32::from(self.output.shift)).wrapping_sub(zeros as i32);
         (q, shift as u32)
@@ -64,8 +64,13 @@ impl Scales {
 
 /// `⌊m · q / 2^shift + 1/2⌋`, where `m · q` is at most 2^63.
 fn scale(m: u32, q: u64, shift: u32) -> u64 {
-    let product = u64::from(m).wrapping_mul(q);
-    if shift > 64 { 0 } else { (product >> (shift.wrapping_sub(1) & 63)).wrapping_add(1) >> 1 }
+    let product = u64::from(m).wrapping_mul(u64::from(q as u32));
+    match shift {
+        0..=32 => (product >> (shift.wrapping_sub(1) & 63)).wrapping_add(1) >> 1,
+        // The high word is enough.
+        33..=64 => u64::from((((product >> 32) as u32) >> (shift.wrapping_sub(33) & 31)).wrapping_add(1) >> 1),
+        _ => 0,
+    }
 }
 
 /// Scales what the core's own kernel can; the rest is left to do.
@@ -79,6 +84,57 @@ fn to_scale(block: &mut [i32], max: i32, exponent: Multiplier, q: u64, shift: u3
     }
     let _ = (max, exponent, q, shift);
     block
+}
+
+/// As [`run_row`], of a row of i32 that starts its tensor and is overwritten, to element `start` of `y`.
+#[cfg(not(any(x86, neon)))]
+pub(super) fn run_sums(
+    plan: &Plan<'_>,
+    arena: &mut [u8],
+    [x, y]: [&TensorRecord; 2],
+    [start, len]: [usize; 2],
+    scales: &Scales,
+) -> Result<(), Reason> {
+    let (zero_point, (low, high)) = (i32::from(y.zero_point), y.range());
+    let (_, y, x) = memory::split_work(plan, arena, [y, x])?;
+    let y = y.get_mut(start..start.wrapping_add(len)).ok_or(Reason::OperatorShape)?;
+    let max = x.iter().take(len).fold(i32::MIN, |max, &x| max.max(x as i32));
+    let sum = powers(x, y, max as u32, scales.exponent);
+    let (q, shift) = scales.row_factor(sum);
+    for (&x, y) in x.iter().zip(y) {
+        let steps = scale(x, q, shift.wrapping_add(u32::from(*y))).min(1 << 16) as i32;
+        *y = zero_point.wrapping_add(steps).max(low).min(high) as u8;
+    }
+    Ok(())
+}
+
+/// Makes of each element the mantissa of its power, and of the byte beside it the exponent, which is below 64; returns their
+/// sum with 40 fraction bits.
+#[cfg(not(any(x86, neon)))]
+fn powers(x: &mut [u32], y: &mut [u8], max: u32, exponent: Multiplier) -> u64 {
+    #[cfg(dsp)]
+    if let Some(sum) = super::dsp::powers(x, y, max, exponent) {
+        return sum;
+    }
+    let mut sum = 0u64;
+    for (x, y) in x.iter_mut().zip(y) {
+        let (mantissa, exponent) = fixed::exp2_neg(max.wrapping_sub(*x), exponent);
+        sum = sum.wrapping_add((u64::from(mantissa) << 9) >> (exponent & 63));
+        (*x, *y) = (mantissa, exponent as u8);
+    }
+    sum
+}
+
+/// As [`run_row`], of a row of i32 that starts its tensor, to element `start` of `y`.
+#[cfg(any(x86, neon))]
+pub(super) fn run_sums(
+    plan: &Plan<'_>,
+    arena: &mut [u8],
+    tensors: [&TensorRecord; 2],
+    [start, len]: [usize; 2],
+    scales: &Scales,
+) -> Result<(), Reason> {
+    run_row(plan, arena, tensors, [0, start], len, scales)
 }
 
 /// One row in the core's own instructions, of at most [`Powers::MOST`] elements.

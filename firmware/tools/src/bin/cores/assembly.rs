@@ -2,7 +2,7 @@
 
 use equant_runtime::kernels::{int4_len, pack_int4};
 use equant_runtime::op::{ConstRef, FourBit, Params, Weighted};
-use equant_runtime::plan::{AlignedBytes, BuildError, Builder, DType, Target, TensorRecord};
+use equant_runtime::plan::{AlignedBytes, BuildError, Builder, CONST_TENSOR, DType, Target, TensorRecord};
 
 use crate::Error;
 use crate::baseline::Bits;
@@ -16,11 +16,26 @@ pub(crate) struct Assembly {
     end: u32,
 }
 
-/// An int8 tensor to be.
+/// A tensor to be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tensor<'a> {
+    pub(crate) dtype: DType,
     pub(crate) dims: &'a [u32],
     pub(crate) zero_point: i16,
+}
+
+impl<'a> Tensor<'a> {
+    /// One of int8.
+    pub(crate) const fn bytes(dims: &'a [u32], zero_point: i16) -> Self {
+        Self { dtype: DType::I8, dims, zero_point }
+    }
+
+    fn record(self, offset: u32) -> TensorRecord {
+        let Self { dtype, dims, zero_point } = self;
+        let mut all = [1; 4];
+        all[..dims.len()].copy_from_slice(dims);
+        TensorRecord { dtype, rank: dims.len() as u8, flags: 0, dims: all, scale: 1.0, zero_point, offset }
+    }
 }
 
 /// Constants of the output channels.
@@ -37,21 +52,31 @@ impl Assembly {
     }
 
     /// Adds a tensor in a place of its own.
-    fn tensor(&mut self, dtype: DType, Tensor { dims, zero_point }: Tensor<'_>) -> Result<u16, BuildError> {
-        let mut all = [1; 4];
-        all[..dims.len()].copy_from_slice(dims);
+    fn tensor(&mut self, tensor: Tensor<'_>) -> Result<u16, BuildError> {
         let offset = self.end;
-        self.end += (dims.iter().product::<u32>() * dtype.size() as u32).next_multiple_of(16);
-        let rank = dims.len() as u8;
-        self.builder.tensor(TensorRecord { dtype, rank, flags: 0, dims: all, scale: 1.0, zero_point, offset })
+        self.end += (tensor.dims.iter().product::<u32>() * tensor.dtype.size() as u32).next_multiple_of(16);
+        self.builder.tensor(tensor.record(offset))
     }
 
     /// Adds an input of the model and of the operator.
     pub(crate) fn input(&mut self, tensor: Tensor<'_>) -> Result<(), BuildError> {
-        let index = self.tensor(DType::I8, tensor)?;
+        let index = self.tensor(tensor)?;
         self.builder.input(index);
         self.inputs.push(index);
         Ok(())
+    }
+
+    /// Adds an input of the operator that is a constant.
+    pub(crate) fn constant_input(&mut self, dtype: DType, dims: &[u32], bytes: &[u8]) -> Result<(), BuildError> {
+        let offset = self.builder.constant(bytes)?.offset;
+        let record = Tensor { dtype, dims, zero_point: 0 }.record(offset);
+        self.inputs.push(self.builder.tensor(TensorRecord { flags: CONST_TENSOR, ..record })?);
+        Ok(())
+    }
+
+    /// Adds a constant that parameters refer to.
+    pub(crate) fn constant(&mut self, bytes: &[u8]) -> Result<ConstRef, BuildError> {
+        self.builder.constant(bytes)
     }
 
     /// Adds weights that are in the order of a kernel: bytes, or nibbles in rows of `row`.
@@ -87,9 +112,10 @@ impl Assembly {
 
     /// The operator's outputs: its result, and then words to work in, if it takes any.
     fn outputs(&mut self, result: Tensor<'_>, work: usize) -> Result<Vec<u16>, Error> {
-        let mut outputs = vec![self.tensor(DType::I8, result)?];
+        let mut outputs = vec![self.tensor(result)?];
         if work > 0 {
-            outputs.push(self.tensor(DType::I32, Tensor { dims: &[u32::try_from(work)?], zero_point: 0 })?);
+            let words = Tensor { dtype: DType::I32, dims: &[u32::try_from(work)?], zero_point: 0 };
+            outputs.push(self.tensor(words)?);
         }
         Ok(outputs)
     }

@@ -38,7 +38,8 @@ pub(crate) struct Row {
     pub(crate) model: String,
     /// The layer's name in the baseline.
     pub(crate) text: String,
-    pub(crate) layer: Layer,
+    /// `None` if it is none of the baseline's.
+    pub(crate) layer: Option<Layer>,
     /// How often the model has such a layer.
     pub(crate) repeat: u64,
     pub(crate) macs: u64,
@@ -87,7 +88,7 @@ fn row(header: &[&str], line: &str) -> Result<Row, Error> {
         bits,
         model: field("model")?.to_owned(),
         text: text.to_owned(),
-        layer: text.parse()?,
+        layer: Some(text.parse()?),
         repeat: field("repeat")?.parse()?,
         macs: field("macs")?.parse()?,
         digest: u32::from_str_radix(field("out_fnv1a")?, 16)?,

@@ -62,7 +62,7 @@ fn fully_connected(row: &Row, inputs: u32, outputs: u32) -> Vec<u8> {
 #[test]
 fn data_are_those_of_the_baseline() {
     for row in rows().unwrap() {
-        let y = match row.layer {
+        let y = match row.layer.unwrap() {
             Layer::Conv(window) => {
                 let Window { kernel: [kh, kw], inputs, .. } = window;
                 conv(&row, window, |[o, y, x, c]| ((o * kh + y) * kw + x) * inputs + c, false)

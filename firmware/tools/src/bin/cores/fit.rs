@@ -24,7 +24,7 @@ pub(crate) fn table(core: &Core, rows: &[Row], plans: &[AlignedBytes], measured:
     let mut lines = String::new();
     let mut all = Vec::new();
     for class in Class::ALL {
-        let widths: &[Bits] = if weighted(class) { &[Bits::Eight, Bits::Four] } else { &[Bits::Eight] };
+        let widths: &[Bits] = if class.is_weighted() { &[Bits::Eight, Bits::Four] } else { &[Bits::Eight] };
         for &bits in widths {
             let samples = samples(class, bits, rows, plans, measured)?;
             let costs = fit(&samples.iter().collect::<Vec<_>>());
@@ -44,15 +44,11 @@ pub(crate) fn table(core: &Core, rows: &[Row], plans: &[AlignedBytes], measured:
     let [median, largest] = summary(&all);
     let Core { name, title, .. } = core;
     Ok(format!(
-        "/// {title}: `cores -- {name} --fit`.\npub(super) static {}: Table = Table {{\n    core: \"{title}\",\n    layers: {},\n    \
+        "/// {title}: `cores -- {name} --fit`.\npub(super) static {}: Table = Table {{\n    name: \"{name}\",\n    title: \"{title}\",\n    layers: {},\n    \
          median: {median:.1},\n    largest: {largest:.1},\n    fits: &[\n{lines}    ],\n}};\n",
         name.to_uppercase(),
         all.len(),
     ))
-}
-
-const fn weighted(class: Class) -> bool {
-    matches!(class, Class::Pixels | Class::Pixel | Class::Depthwise)
 }
 
 /// The layers of a class, with weights of this width if they have any.
@@ -165,6 +161,8 @@ fn number(x: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::CORES;
+    use crate::layers;
 
     fn samples(costs: [f64; 3]) -> Vec<Sample> {
         let counts = [[9.0, 1.0, 1.0], [2.0, 7.0, 1.0], [30.0, 4.0, 1.0], [5.0, 50.0, 1.0], [800.0, 300.0, 1.0]];
@@ -196,5 +194,53 @@ mod tests {
     fn numbers_have_four_digits() {
         assert_eq!([0.83219, 12.0, 3483.71, 18637.3, 0.0].map(number), ["0.8322", "12.00", "3483.7", "18637.3", "0.0"]);
         assert_eq!(summary(&[0.03, 0.01]), [2.0, 3.0]);
+    }
+
+    const RESULTS: &str = include_str!("../../../../bench/results.md");
+    const TABLES: &str = include_str!("../../../../../quantizer/src/compile/cost/tables.rs");
+
+    /// What the recorded results say of a core's layers.
+    fn recorded(core: &Core, rows: &[Row]) -> Vec<Measured> {
+        let section = RESULTS.split("\n## ").find(|section| section.lines().next() == Some(core.title)).unwrap();
+        rows.iter()
+            .map(|row| {
+                let start = format!("| {} | {} | {} |", row.bits.name(), row.model, row.text);
+                let line = section.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("{start}"));
+                let instructions = line.split('|').nth(6).unwrap().trim().parse().unwrap();
+                Measured { digest: 0, instructions }
+            })
+            .collect()
+    }
+
+    /// Without what rustfmt adds.
+    fn bare(text: &str) -> String {
+        let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+        text.replace(",}", "}").replace(",]", "]")
+    }
+
+    /// The tables of costs are those of the recorded results, and as near to these as they say.
+    #[test]
+    fn tables_are_fitted_to_recorded_results() {
+        let (rows, plans) = layers().unwrap();
+        let (tables, mut wrong) = (bare(TABLES), Vec::new());
+        for core in CORES.iter().filter(|core| TABLES.contains(&format!("\"{}\"", core.title))) {
+            let measured = recorded(core, &rows);
+            let table = table(core, &rows, &plans, &measured).unwrap();
+            if !tables.contains(&bare(&table)) {
+                wrong.push(table);
+            }
+            for class in Class::ALL {
+                let samples = super::samples(class, Bits::Eight, &rows, &plans, &measured).unwrap();
+                let costs = fit(&samples.iter().collect::<Vec<_>>());
+                let [_, largest] = summary(&left_out(&samples));
+                for sample in &samples {
+                    let estimate: f64 = sample.counts.iter().zip(&costs).map(|(count, cost)| count * cost).sum();
+                    let error = 100.0 * (estimate / sample.instructions - 1.0).abs();
+                    assert!(error <= largest + 0.1, "{}: {class:?}: {error} % above {largest} %", core.title);
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "`cores --fit` gives\n{}", wrong.join("\n"));
+        assert_eq!(TABLES.matches("static").count(), 7);
     }
 }

@@ -28,6 +28,7 @@ pub(crate) fn digests(image: &[u8]) -> Result<Digests, Error> {
         noise.fill(session.input_mut(i)?);
     }
     let values = plan.ops().last().map(|op| reference::run(&op, &plan, &arena)).unwrap_or_default();
-    let bytes: Vec<u8> = values.into_iter().map(|value| value as u8).collect();
+    let size = plan.model_output(0).map_or(1, |y| y.dtype.size());
+    let bytes: Vec<u8> = values.into_iter().flat_map(|value| value.to_le_bytes().into_iter().take(size)).collect();
     Ok(Digests { reference: fnv1a_32(&bytes), normal })
 }

@@ -2,7 +2,8 @@
 //!
 //! `cores [CORE...] [--markdown FILE] [--fit]`; without cores, all of them.
 //!
-//! The layers are those of `firmware/bench/cmsis_nn.csv`, with the instructions that CMSIS-NN takes. Each becomes a plan
+//! The layers are those of `firmware/bench/cmsis_nn.csv`, with the instructions that CMSIS-NN takes, and some of each
+//! operator that it does not have (`operators.rs`). Each becomes a plan
 //! of one operator, run on noise by the reference kernels and the normal kernels of this host and by the firmware
 //! `layers` in QEMU: on a machine (`boards/qemu`), or as a program by itself whose instructions a plugin counts
 //! (`boards/user`). Digests of outputs must be equal: exit code 1 if one is not. Counts are only reported. A core whose
@@ -20,12 +21,15 @@ mod firmware;
 mod fit;
 mod host;
 mod layer;
+mod operators;
 mod plan;
 mod table;
 mod user;
 
 use std::process::ExitCode;
 use std::{env, fs};
+
+use equant_runtime::plan::AlignedBytes;
 
 use crate::baseline::Row;
 use crate::core::{CORES, Core};
@@ -73,11 +77,22 @@ fn options() -> Result<Options, Error> {
     Ok(options)
 }
 
+/// Every layer and its plan.
+fn layers() -> Result<(Vec<Row>, Vec<AlignedBytes>), Error> {
+    let mut rows = baseline::rows()?;
+    let images = rows.iter().filter_map(|row| Some(plan::image(row, row.layer?)));
+    let mut plans = images.collect::<Result<Vec<_>, _>>()?;
+    for (row, plan) in operators::all()? {
+        rows.push(row);
+        plans.push(plan);
+    }
+    Ok((rows, plans))
+}
+
 /// Whether all bits agree.
 fn run() -> Result<bool, Error> {
     let options = options()?;
-    let rows = baseline::rows()?;
-    let plans = rows.iter().map(plan::image).collect::<Result<Vec<_>, _>>()?;
+    let (rows, plans) = layers()?;
     let mut good = true;
     let mut expected = Vec::new();
     for (row, plan) in rows.iter().zip(&plans) {

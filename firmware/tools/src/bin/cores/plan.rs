@@ -25,8 +25,8 @@ const ZERO_POINTS: [i16; 2] = [-3, -5];
 const CLAMP: [i32; 2] = [-128, 127];
 
 /// The plan of a layer, of one operator.
-pub(crate) fn image(row: &Row) -> Result<AlignedBytes, Error> {
-    let image = match row.layer {
+pub(crate) fn image(row: &Row, layer: Layer) -> Result<AlignedBytes, Error> {
+    let image = match layer {
         // With one input channel all taps lie next to each other, and our compiler makes a convolution of it.
         Layer::Depthwise(window) if window.inputs == 1 => conv(row, window),
         Layer::Depthwise(window) => depthwise(row, window),
@@ -46,7 +46,7 @@ fn conv(row: &Row, window: Window) -> Result<AlignedBytes, Error> {
     let [o, c, h, w] = [outputs, inputs, kernel[0], kernel[1]].map(|n| n as usize);
     // Stored `[O, H, W, C]`, or `[H, W, O]` if the layer is depthwise.
     let stored = data::weights(row.bits, o * c * h * w);
-    let depthwise = matches!(row.layer, Layer::Depthwise(_));
+    let depthwise = matches!(row.layer, Some(Layer::Depthwise(_)));
     let onnx = gather([o, c, h, w], &stored, |[o_at, c_at, h_at, w_at]| {
         if depthwise { (h_at * w + w_at) * o + o_at } else { ((o_at * h + h_at) * w + w_at) * c + c_at }
     });
@@ -137,7 +137,7 @@ fn add(row: &Row, [h, w, c]: [u32; 3]) -> Result<AlignedBytes, Error> {
 
 fn avg_pool(row: &Row, size: [u32; 2], channels: u32) -> Result<AlignedBytes, Error> {
     let mut plan = Assembly::new();
-    plan.input(Tensor { dims: &[1, size[0], size[1], channels], zero_point: 0 })?;
+    plan.input(Tensor::bytes(&[1, size[0], size[1], channels], 0))?;
     let params = AvgPool2dParams {
         kernel: size,
         strides: [1, 1],
@@ -148,7 +148,7 @@ fn avg_pool(row: &Row, size: [u32; 2], channels: u32) -> Result<AlignedBytes, Er
         shift: -1,
         clamp: CLAMP,
     };
-    plan.finish(&params, Tensor { dims: &[1, 1, 1, channels], zero_point: 0 }, 0, row.macs)
+    plan.finish(&params, Tensor::bytes(&[1, 1, 1, channels], 0), 0, row.macs)
 }
 
 fn softmax(row: &Row, len: u32) -> Result<AlignedBytes, Error> {
@@ -163,15 +163,15 @@ fn softmax(row: &Row, len: u32) -> Result<AlignedBytes, Error> {
     };
     let mut plan = Assembly::new();
     plan.input(input(&[1, len]))?;
-    plan.finish(&params, Tensor { dims: &[1, len], zero_point: -128 }, 0, row.macs)
+    plan.finish(&params, Tensor::bytes(&[1, len], -128), 0, row.macs)
 }
 
 fn input(dims: &[u32]) -> Tensor<'_> {
-    Tensor { dims, zero_point: ZERO_POINTS[0] }
+    Tensor::bytes(dims, ZERO_POINTS[0])
 }
 
 fn output(dims: &[u32]) -> Tensor<'_> {
-    Tensor { dims, zero_point: ZERO_POINTS[1] }
+    Tensor::bytes(dims, ZERO_POINTS[1])
 }
 
 fn not_packed(reason: equant_runtime::error::Reason) -> String {

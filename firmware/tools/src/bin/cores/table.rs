@@ -56,8 +56,9 @@ pub(crate) fn of(core: &Core, rows: &[Row], measured: &[Measured]) -> String {
     for (row, measured) in rows.iter().zip(measured) {
         let Row { bits, model, text: layer, repeat, .. } = row;
         let columns = Pair::of(core, row, measured).columns();
+        let none = if compared && row.layer.is_none() { " | |" } else { "" };
         // Writing to a string does not fail.
-        let _ = writeln!(text, "| {} | {model} | {layer} | {repeat} | {columns}", bits.name());
+        let _ = writeln!(text, "| {} | {model} | {layer} | {repeat} | {columns}{none}", bits.name());
     }
     text += &format!("\n| weights | model | MACs | instructions | per MAC |{head}\n");
     text += &format!("|---|---|--:|--:|--:|{rule}\n");
@@ -74,7 +75,9 @@ pub(crate) fn of(core: &Core, rows: &[Row], measured: &[Measured]) -> String {
 /// The sum over a model's layers. Layers without weights are the same at any width.
 fn whole(core: &Core, rows: &[Row], measured: &[Measured], model: &str, bits: Bits) -> Pair {
     let layers = || rows.iter().zip(measured).filter(|(row, _)| row.model == model);
-    let chosen = layers().filter(|(row, _)| row.bits == bits || (row.bits == Bits::Eight && !row.layer.has_weights()));
+    let chosen = layers().filter(|(row, _)| {
+        row.bits == bits || (row.bits == Bits::Eight && row.layer.is_some_and(|layer| !layer.has_weights()))
+    });
     chosen.fold(Pair { theirs: Some(0), ..Pair::default() }, |sum, (row, measured)| {
         sum.plus(Pair::of(core, row, measured), row.repeat)
     })

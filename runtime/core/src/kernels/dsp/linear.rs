@@ -9,27 +9,27 @@ use crate::kernels::linear::{Linear, Place};
 use crate::kernels::patches::{HEADER, PIXELS};
 use crate::kernels::weights::{OCTET, Width};
 
-/// What a kernel reads and writes. It moves the pointers as it goes.
+/// What a kernel reads and writes. It moves `index`, and `y` if it stores sums, as it goes.
 #[repr(C)]
 struct Block {
     /// Patches of the pixels.
     patches: *const u32,
     /// Filters, one after the other.
     filters: *const u8,
-    /// A word for each filter.
+    /// The end of a word for each filter.
     bias: *const i32,
-    /// A word for each filter.
+    /// The end of a word for each filter.
     mantissas: *const i32,
-    /// A byte for each filter.
+    /// The end of a byte for each filter.
     shifts: *const i8,
-    /// The first filter's output of the first pixel.
+    /// The end of the filters' outputs of the first pixel, or the first filter's sums.
     y: *mut u8,
     /// Distance of the pixels' outputs in bytes.
     stride: usize,
     /// Octets of a filter, at least 1.
     octets: usize,
-    /// Filters, at least 1.
-    count: usize,
+    /// The filter in work, counted from the end: less than 0.
+    index: isize,
     /// Twice the output's zero point, plus 1.
     rounding: i32,
     /// Where the filter in work ends, or what is left of it.
@@ -47,8 +47,10 @@ pub(in crate::kernels) fn multiply<W: Width, const P: usize>(
     let count = end.checked_sub(first)?;
     let y = y.bytes_from(pixel.wrapping_mul(linear.out_channels).wrapping_add(first))?;
     let reach = linear.out_channels.wrapping_mul(P - 1).wrapping_add(count);
-    let mut block = block(linear, work, P, first, end, y.get_mut(..reach)?.as_mut_ptr())?;
-    // SAFETY: see `block`; `y` has every byte of `count` neighbours in each of P pixels `stride` apart.
+    let outputs = y.get_mut(..reach)?.as_mut_ptr().wrapping_add(count);
+    let mut block = block(linear, work, P, first, end, outputs)?;
+    // SAFETY: see `block`; `y` has every byte of `count` neighbours in each of P pixels `stride` apart, and those of the first
+    // end at `outputs`.
     unsafe {
         match (W::PACKED, P) {
             (false, PIXELS) => int8_by_4(&raw mut block),
@@ -98,7 +100,8 @@ pub(in crate::kernels) fn multiply_any<W: Width>(
 /// What a kernel takes, for the patches of P pixels and the filters `first..end`, of which there is one at least: all
 /// but `y` is as long as it says. `patches` has 4·P words for each of `octets` octets (and, with packed weights, a header of
 /// P words before them: the last of HEADER words, see [`sums`]); `filters` has `count` rows of `octets` octets, in words
-/// aligned to 4 (constants are, and rows are whole octets); `bias`, `mantissas` and `shifts` have `count` elements.
+/// aligned to 4 (constants are, and rows are whole octets); `count` elements of `bias`, `mantissas` and `shifts` lie before
+/// these pointers, and `index` is minus `count`.
 #[inline]
 fn block<W: Width>(
     linear: &Linear<'_, W>,
@@ -119,13 +122,13 @@ fn block<W: Width>(
     Some(Block {
         patches: words.as_ptr(),
         filters: weights.range(first, end)?.as_ptr().cast(),
-        bias: channels.bias.get(first..end)?.as_ptr(),
-        mantissas: channels.mantissas.get(first..end)?.as_ptr(),
-        shifts: channels.shifts.get(first..end)?.as_ptr(),
+        bias: channels.bias.get(first..end)?.as_ptr_range().end,
+        mantissas: channels.mantissas.get(first..end)?.as_ptr_range().end,
+        shifts: channels.shifts.get(first..end)?.as_ptr_range().end,
         y,
         stride: out_channels,
         octets,
-        count,
+        index: (count as isize).wrapping_neg(),
         rounding: channels.zero_point.wrapping_mul(2).wrapping_add(1),
         end: 0,
     })
@@ -230,39 +233,26 @@ macro_rules! octet_by_1 {
     };
 }
 
-/// Takes the next element at the pointer `$field` to `$to`, through r4.
-macro_rules! next {
-    ($load:literal, $to:literal, $field:literal, $size:literal) => {
-        concat!(
-            "ldr r4, [lr, #.L",
-            $field,
-            "]\n",
-            $load,
-            " ",
-            $to,
-            ", [r4], #",
-            $size,
-            "\n str r4, [lr, #.L",
-            $field,
-            "]"
-        )
+/// Takes the bias of the filter that r4 counts to a register.
+macro_rules! bias {
+    ($to:literal) => {
+        concat!("ldr ", $to, ", [lr, #.Lbias]\nldr ", $to, ", [", $to, ", r4, lsl #2]")
     };
 }
 
-/// Takes the next filter's mantissa to r5, the shift of its high word to r6, and what rounds it to r7.
-macro_rules! next_multiplier {
+/// Takes the filter's index to r4, its mantissa to r5, the shift of its high word to r6, and what rounds it to r7.
+macro_rules! multiplier {
     () => {
-        concat!(
-            next!("ldr", "r5", "mantissas", "4"),
-            "\n",
-            next!("ldrsb", "r6", "shifts", "1"),
-            "
-             ldr r7, [lr, #.Lrounding]
-             sub r4, r6, #2
-             lsl r7, r7, r4
-             sub r6, r6, #1
-            "
-        )
+        "ldr r4, [lr, #.Lindex]
+         ldr r5, [lr, #.Lmantissas]
+         ldr r5, [r5, r4, lsl #2]
+         ldr r6, [lr, #.Lshifts]
+         ldrsb r6, [r6, r4]
+         ldr r7, [lr, #.Lrounding]
+         sub r8, r6, #2
+         lsl r7, r7, r8
+         sub r6, r6, #1
+        "
     };
 }
 
@@ -293,20 +283,19 @@ macro_rules! requantize {
 macro_rules! finish_by_4 {
     () => {
         concat!(
-            next_multiplier!(),
+            multiplier!(),
             requantize!("r0"),
             requantize!("r1"),
             requantize!("r2"),
             requantize!("r3"),
-            "ldr r4, [lr, #.Ly]
-             ldr r5, [lr, #.Lstride]
-             strb r0, [r4]
-             strb r1, [r4, r5]
-             add r6, r4, r5, lsl #1
-             strb r2, [r6]
-             strb r3, [r6, r5]
-             add r4, r4, #1
-             str r4, [lr, #.Ly]
+            "ldr r5, [lr, #.Ly]
+             ldr r6, [lr, #.Lstride]
+             add r5, r5, r4
+             strb r0, [r5]
+             strb r1, [r5, r6]
+             add r5, r5, r6, lsl #1
+             strb r2, [r5]
+             strb r3, [r5, r6]
             "
         )
     };
@@ -316,11 +305,10 @@ macro_rules! finish_by_4 {
 macro_rules! finish_by_1 {
     () => {
         concat!(
-            next_multiplier!(),
+            multiplier!(),
             requantize!("r0"),
-            "ldr r4, [lr, #.Ly]
-             strb r0, [r4], #1
-             str r4, [lr, #.Ly]
+            "ldr r5, [lr, #.Ly]
+             strb r0, [r5, r4]
             "
         )
     };
@@ -331,18 +319,23 @@ macro_rules! store_by_4 {
     () => {
         "ldr r4, [lr, #.Ly]
          stm r4!, {{r0, r1, r2, r3}}
-         str r4, [lr, #.Ly]"
+         str r4, [lr, #.Ly]
+         ldr r4, [lr, #.Lindex]"
     };
 }
 
 /// Stores r0 as it is.
 macro_rules! store_by_1 {
     () => {
-        next!("str", "r0", "y", "4")
+        "ldr r4, [lr, #.Ly]
+         str r0, [r4], #4
+         str r4, [lr, #.Ly]
+         ldr r4, [lr, #.Lindex]"
     };
 }
 
-/// A function that takes a [`Block`]: `$line`s for each filter, with its weights at r11 and the block at lr.
+/// A function that takes a [`Block`]: `$line`s for each filter, with its weights at r11 and the block at lr. They begin and end
+/// with the filter's index in r4.
 macro_rules! kernel {
     ($(#[$doc:meta])* $name:ident, $($line:expr),* $(,)?) => {
         $(#[$doc])*
@@ -358,17 +351,17 @@ macro_rules! kernel {
                 ".set .Ly, {y}",
                 ".set .Lstride, {stride}",
                 ".set .Loctets, {octets}",
-                ".set .Lcount, {count}",
+                ".set .Lindex, {index}",
                 ".set .Lrounding, {rounding}",
                 ".set .Lend, {end}",
                 "push {{r4-r11, lr}}",
                 "mov lr, r0",
                 "ldr r11, [lr, #.Lfilters]",
+                "ldr r4, [lr, #.Lindex]",
                 "2:",
                 $($line,)*
-                "ldr r4, [lr, #.Lcount]",
-                "subs r4, r4, #1",
-                "str r4, [lr, #.Lcount]",
+                "adds r4, r4, #1",
+                "str r4, [lr, #.Lindex]",
                 "bne 2b",
                 "pop {{r4-r11, pc}}",
                 patches = const offset_of!(Block, patches),
@@ -379,7 +372,7 @@ macro_rules! kernel {
                 y = const offset_of!(Block, y),
                 stride = const offset_of!(Block, stride),
                 octets = const offset_of!(Block, octets),
-                count = const offset_of!(Block, count),
+                index = const offset_of!(Block, index),
                 rounding = const offset_of!(Block, rounding),
                 end = const offset_of!(Block, end),
             )
@@ -399,7 +392,7 @@ macro_rules! kernels {
 kernels! {
     /// Weights of 8 bits, four pixels: 54 instructions for 64 products.
     int8_by_4, int8_by_4_sums,
-    next!("ldr", "r0", "bias", "4"),
+    bias!("r0"),
     "ldr r10, [lr, #.Lpatches]",
     "ldr r12, [lr, #.Loctets]",
     "mov r1, r0",
@@ -421,7 +414,7 @@ kernels! {
 kernels! {
     /// Weights of 8 bits, one pixel: 40 instructions for 32 products.
     int8_by_1, int8_by_1_sums,
-    next!("ldr", "r0", "bias", "4"),
+    bias!("r0"),
     "ldr r10, [lr, #.Lpatches]",
     "ldr r12, [lr, #.Loctets]",
     "subs r12, r12, #4",
@@ -451,11 +444,11 @@ kernels! {
     /// Weights of 4 bits, four pixels: 28 instructions for 32 products. Weights are stored as w + 8, which the header takes
     /// off.
     int4_by_4, int4_by_4_sums,
+    bias!("r8"),
     "ldr r4, [lr, #.Loctets]",
     "add r4, r11, r4, lsl #2",
     "str r4, [lr, #.Lend]",
     "mov r12, #0x000F000F",
-    next!("ldr", "r8", "bias", "4"),
     "ldr r10, [lr, #.Lpatches]",
     "sub r10, r10, #16",
     "ldm r10!, {{r4, r5, r6, r7}}",
@@ -484,7 +477,7 @@ kernels! {
     int4_by_1, int4_by_1_sums,
     "ldr r10, [lr, #.Lpatches]",
     "ldr r5, [r10, #-4]",
-    next!("ldr", "r0", "bias", "4"),
+    bias!("r0"),
     "sub r0, r0, r5",
     "mov r12, #0x000F000F",
     "ldr r9, [lr, #.Loctets]",

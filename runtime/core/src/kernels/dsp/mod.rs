@@ -8,12 +8,16 @@
 mod add;
 mod depthwise;
 mod linear;
+mod product;
+mod softmax;
 
 use core::arch::asm;
 
 pub(super) use add::add;
 pub(super) use depthwise::{Row, depthwise};
 pub(super) use linear::{multiply, multiply_any};
+pub(super) use product::{SUMS, TOGETHER, Vectors, products};
+pub(super) use softmax::powers;
 
 /// Tells the assembler that the core has the extension: functions written whole are assembled for the least core of the
 /// target.
