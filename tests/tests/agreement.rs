@@ -141,7 +141,14 @@ fn third_party_files_agree() {
                 .map(|row| (0..10).fold(0, |best, k| if row[k] > row[best] { k } else { best }))
                 .collect()
         };
-        let actual = classes(exec::plan_runner(&compiled.image).unwrap().run(&samples).unwrap());
+        let found = exec::plan_runner(&compiled.image).unwrap().run(&samples).unwrap();
+        // The same numbers where outputs lie over inputs.
+        let options = Options { small_arena: true, ..Options::default() };
+        let small = compile::compile(&graph, &options).unwrap_or_else(|error| panic!("{name}: {error}"));
+        println!("{name}: arena {}, {} with outputs over inputs", compiled.map.arena, small.map.arena);
+        assert!(small.map.arena <= compiled.map.arena, "{name}");
+        assert_eq!(exec::plan_runner(&small.image).unwrap().run(&samples).unwrap(), found, "{name}");
+        let actual = classes(found);
         for (reference, what) in [(Reference::Simulation, "simulation"), (Reference::Ort, "ONNX Runtime")] {
             if !reference.available(&graph) {
                 continue;

@@ -296,6 +296,9 @@ pub(super) struct CompileArgs {
     /// Leave operator names out of the plan
     #[arg(long)]
     pub(super) strip_names: bool,
+    /// Let outputs lie over inputs where that makes the arena smaller: a little slower on microcontrollers, slower on hosts
+    #[arg(long)]
+    pub(super) small_arena: bool,
     #[command(flatten)]
     pub(super) cost: CostArgs,
 }

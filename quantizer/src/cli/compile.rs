@@ -11,7 +11,7 @@ use crate::files;
 use crate::graph::support;
 use crate::report::MemoryReport;
 use crate::report::numbers::{bytes, count, shape};
-use crate::{onnx, pipeline};
+use crate::{compile, onnx, pipeline};
 
 #[derive(Serialize)]
 struct Compilation<'a> {
@@ -31,7 +31,9 @@ pub(super) fn run(args: CompileArgs, output: &Output) -> Result<(), Failure> {
             "{file}: is a float model; quantize it with `equant quantize {file} --calib SAMPLES.npz`"
         )));
     }
-    let compiled = pipeline::compile_graph(graph, &file, args.strip_names)?.1;
+    let options =
+        compile::Options { strip_names: args.strip_names, small_arena: args.small_arena, ..Default::default() };
+    let compiled = pipeline::compile_graph(graph, &file, &options)?.1;
     let mut memory =
         MemoryReport::of(&compiled.image, args.cost.core).map_err(|source| pipeline::Error::Plan { file, source })?;
     memory.arena_lower_bound = Some(compiled.map.arena_lower_bound);

@@ -1,6 +1,6 @@
 //! Lifetimes of storages, tensors that take over each other's memory, and their places in the arena.
 
-use super::planner::{Buffer, Placement, live_bytes, place};
+use super::planner::{Buffer, Over, Placement, live_bytes, place};
 use super::program::{Place, Program};
 
 /// Where every storage lies.
@@ -14,7 +14,7 @@ pub(super) struct Memory {
 }
 
 /// Plans the memory of a program.
-pub(super) fn plan(program: &Program) -> Memory {
+pub(super) fn plan(program: &Program, small: bool) -> Memory {
     let (count, last_op) = (program.storages.len(), program.ops.len().saturating_sub(1));
     let storage = |record: usize| program.records[record].storage;
     let mut first = vec![usize::MAX; count];
@@ -76,7 +76,26 @@ pub(super) fn plan(program: &Program) -> Memory {
             }
         }
     }
-    let placement = place(&buffers, program.ops.len());
+    // If wanted, an output may lie over an input that dies there, which costs time: where that makes the arena smaller.
+    let overs = program.ops.iter().enumerate().filter(|_| small).filter_map(|(i, op)| {
+        let [input, output] = [*op.inputs.first()?, op.output].map(|record| index[home[storage(record)]]);
+        let dies = buffers.get(input)?.last == i && !is_output(storage(op.inputs[0]));
+        (dies && buffers.get(output)?.first == i).then_some(Over { output, input, leads: op.leads? })
+    });
+    let (placement, overs) = fewest(&buffers, overs.collect(), program.ops.len());
     let offsets = (0..count).map(|s| placement.offsets.get(index[home[s]]).copied().unwrap_or(0)).collect();
-    Memory { offsets, live: live_bytes(&buffers, program.ops.len()), placement }
+    Memory { offsets, live: live_bytes(&buffers, &overs, program.ops.len()), placement }
+}
+
+/// The smallest arena, with as few outputs over inputs as it takes.
+fn fewest(buffers: &[Buffer], mut overs: Vec<Over>, ops: usize) -> (Placement, Vec<Over>) {
+    let mut best = place(buffers, &overs, ops);
+    for over in overs.clone() {
+        let fewer: Vec<Over> = overs.iter().copied().filter(|&other| other != over).collect();
+        let placement = place(buffers, &fewer, ops);
+        if placement.arena <= best.arena {
+            (best, overs) = (placement, fewer);
+        }
+    }
+    (best, overs)
 }

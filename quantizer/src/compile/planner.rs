@@ -1,10 +1,10 @@
 //! Places tensors in the arena.
 //!
-//! Tensors whose lifetimes overlap must not overlap in memory. The widest cut, the largest sum of
-//! sizes alive at one operator, bounds every placement from below; the planner stops as soon as a
-//! placement reaches it. It tries several greedy orders (lowest gap that fits; the orders are those
-//! of Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020), then
-//! both ends in turn, then a bounded branch and bound over orders, then a seeded local search.
+//! Tensors whose lifetimes overlap must not overlap in memory, but for an output that may lie over an input a certain
+//! distance before or behind it. The widest cut, the largest sum of sizes alive at one operator, bounds every placement from
+//! below; the planner stops as soon as a placement reaches it. It tries several greedy orders (lowest gap that fits; the
+//! orders are those of Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020), then both ends
+//! in turn, then a bounded branch and bound over orders, then a seeded local search.
 
 use equant_runtime::plan::align16;
 
@@ -23,6 +23,26 @@ impl Buffer {
     /// Whether the two are alive at the same time.
     fn meets(&self, other: &Self) -> bool {
         self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// Two buffers of which one may lie over the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Over {
+    /// What is written at the only operator at which both are alive.
+    pub(super) output: usize,
+    /// What is read there, for the last time.
+    pub(super) input: usize,
+    /// Bytes that the output must begin before the input, or else behind it.
+    pub(super) leads: [usize; 2],
+}
+
+impl Over {
+    /// Bytes that the two take at least.
+    fn union(&self, buffers: &[Buffer]) -> usize {
+        let [output, input] = [self.output, self.input].map(|i| align16(buffers[i].size));
+        let [before, behind] = self.leads.map(align16);
+        (output.max(before + input)).min(input.max(behind + output)).min(input + output)
     }
 }
 
@@ -48,25 +68,29 @@ const SEARCH_LIMIT: usize = 20_000;
 const LOCAL_STEPS: usize = 3_000;
 
 /// Bytes alive at each operator, sizes rounded up to 16.
-pub(super) fn live_bytes(buffers: &[Buffer], ops: usize) -> Vec<usize> {
+pub(super) fn live_bytes(buffers: &[Buffer], overs: &[Over], ops: usize) -> Vec<usize> {
     let mut live = vec![0; ops.max(1)];
     for buffer in buffers {
         for bytes in live.iter_mut().take(buffer.last + 1).skip(buffer.first) {
             *bytes += align16(buffer.size);
         }
     }
+    for over in overs {
+        let apart = align16(buffers[over.output].size) + align16(buffers[over.input].size);
+        live[buffers[over.output].first] -= apart - over.union(buffers);
+    }
     live
 }
 
 /// Places `buffers`, which live within `ops` operators.
-pub(super) fn place(buffers: &[Buffer], ops: usize) -> Placement {
-    let live = live_bytes(buffers, ops);
+pub(super) fn place(buffers: &[Buffer], overs: &[Over], ops: usize) -> Placement {
+    let live = live_bytes(buffers, overs, ops);
     let (peak, lower_bound) = live
         .iter()
         .copied()
         .enumerate()
         .fold((0, 0), |best, (op, bytes)| if bytes > best.1 { (op, bytes) } else { best });
-    let search = Search::new(buffers);
+    let search = Search::new(buffers, overs);
     let mut orders: Vec<Vec<usize>> = Vec::new();
     let all: Vec<usize> = (0..buffers.len()).collect();
     let span = |b: &Buffer| b.last + 1 - b.first;
@@ -107,37 +131,74 @@ pub(super) fn place(buffers: &[Buffer], ops: usize) -> Placement {
     Placement { offsets: best.1, arena, lower_bound, peak }
 }
 
+/// A buffer alive at the same time as another one.
+struct Neighbour {
+    index: usize,
+    /// Bytes that the other one must begin before it, or else behind it.
+    distances: [usize; 2],
+}
+
 /// Buffers with, for each, those alive at the same time.
 struct Search<'a> {
     buffers: &'a [Buffer],
-    neighbours: Vec<Vec<usize>>,
+    neighbours: Vec<Vec<Neighbour>>,
 }
 
 impl<'a> Search<'a> {
-    fn new(buffers: &'a [Buffer]) -> Self {
+    fn new(buffers: &'a [Buffer], overs: &[Over]) -> Self {
+        let size = |i: usize| align16(buffers[i].size);
+        // Bytes that `i` must begin before `j`, if it does.
+        let ahead = |i: usize, j: usize| {
+            let lead = overs.iter().find_map(|over| match (over.output, over.input) {
+                (output, input) if (output, input) == (i, j) => Some(over.leads[0]),
+                (output, input) if (output, input) == (j, i) => Some(over.leads[1]),
+                _ => None,
+            });
+            lead.map_or(size(i), |lead| align16(lead).min(size(i)))
+        };
+        let meeting = |i: usize| (0..buffers.len()).filter(move |&j| j != i && buffers[i].meets(&buffers[j]));
         let neighbours = (0..buffers.len())
-            .map(|i| (0..buffers.len()).filter(|&j| j != i && buffers[i].meets(&buffers[j])).collect())
+            .map(|i| meeting(i).map(|j| Neighbour { index: j, distances: [ahead(i, j), ahead(j, i)] }).collect())
             .collect();
         Self { buffers, neighbours }
     }
 
+    /// The offsets that buffer `i` may not have, between two each, because of the placed ones.
+    fn taken(&self, i: usize, offsets: &[usize]) -> Vec<(isize, isize)> {
+        let placed = self.neighbours[i].iter().filter(|neighbour| offsets[neighbour.index] != usize::MAX);
+        let around = placed.map(|&Neighbour { index, distances: [before, behind] }| {
+            let offset = offsets[index] as isize;
+            (offset - before as isize, offset + behind as isize)
+        });
+        around.collect()
+    }
+
     /// The lowest offset at which buffer `i` fits among the placed ones.
     fn lowest(&self, i: usize, offsets: &[usize]) -> usize {
-        let mut taken: Vec<(usize, usize)> = self.neighbours[i]
-            .iter()
-            .filter(|&&j| offsets[j] != usize::MAX)
-            .map(|&j| (offsets[j], offsets[j] + align16(self.buffers[j].size)))
-            .collect();
+        let mut taken = self.taken(i, offsets);
         taken.sort_unstable();
-        let size = align16(self.buffers[i].size);
         let mut at = 0;
         for (start, end) in taken {
-            if start >= at + size {
+            if start >= at {
                 break;
             }
             at = at.max(end);
         }
-        at
+        at as usize
+    }
+
+    /// The highest offset at which buffer `i` fits among the placed ones in an arena of `limit` bytes.
+    fn highest(&self, i: usize, offsets: &[usize], limit: usize) -> Option<usize> {
+        let mut taken = self.taken(i, offsets);
+        taken.sort_unstable_by_key(|&(_, end)| std::cmp::Reverse(end));
+        let mut at = limit as isize - align16(self.buffers[i].size) as isize;
+        for (start, end) in taken {
+            if end <= at {
+                break;
+            }
+            at = at.min(start);
+        }
+        usize::try_from(at).ok()
     }
 
     /// Places in `order`, each at the lowest offset that fits.
@@ -159,18 +220,12 @@ impl<'a> Search<'a> {
         let mut offsets = vec![usize::MAX; order.len()];
         let mut at_top = vec![false; order.len()];
         for (place, &i) in order.iter().enumerate() {
-            let before = order[..place].iter().rev().find(|j| self.neighbours[i].contains(j));
+            let meets = |j: usize| self.neighbours[i].iter().any(|neighbour| neighbour.index == j);
+            let before = order[..place].iter().rev().find(|&&j| meets(j));
             at_top[i] = before.is_some_and(|&j| !at_top[j]);
             let size = align16(self.buffers[i].size);
             let low = self.lowest(i, &offsets);
-            // The highest gap: the lowest one in the arena turned upside down.
-            let flipped: Vec<usize> = (0..offsets.len())
-                .map(|j| match offsets[j] {
-                    usize::MAX => usize::MAX,
-                    offset => limit - offset - align16(self.buffers[j].size),
-                })
-                .collect();
-            let high = limit.checked_sub(self.lowest(i, &flipped) + size);
+            let high = self.highest(i, &offsets, limit);
             offsets[i] = match high {
                 Some(high) if at_top[i] => high,
                 _ => low,
@@ -265,19 +320,30 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn check(buffers: &[Buffer], ops: usize) -> Placement {
-        let placement = place(buffers, ops);
+    fn check(buffers: &[Buffer], overs: &[Over], ops: usize) -> Placement {
+        let placement = place(buffers, overs, ops);
+        let offset = |i: usize| placement.offsets[i];
         for (i, a) in buffers.iter().enumerate() {
-            assert_eq!(placement.offsets[i] % 16, 0);
-            assert!(placement.offsets[i] + a.size <= placement.arena);
+            assert_eq!(offset(i) % 16, 0);
+            assert!(offset(i) + a.size <= placement.arena);
             for (j, b) in buffers.iter().enumerate().skip(i + 1) {
-                let apart = placement.offsets[i] + a.size <= placement.offsets[j]
-                    || placement.offsets[j] + b.size <= placement.offsets[i];
-                assert!(apart || !a.meets(b), "buffers {i} and {j} overlap");
+                let apart = offset(i) + a.size <= offset(j) || offset(j) + b.size <= offset(i);
+                let over = overs
+                    .iter()
+                    .filter(|over| [over.output, over.input] == [j, i])
+                    .any(|over| offset(j) + over.leads[0] <= offset(i) || offset(i) + over.leads[1] <= offset(j));
+                assert!(apart || over || !a.meets(b), "buffers {i} and {j} overlap");
             }
         }
         assert!(placement.arena >= placement.lower_bound);
         placement
+    }
+
+    /// A chain of operators, each of which may write over what the one before it has written.
+    fn chain(sizes: &[usize], leads: &[[usize; 2]]) -> (Vec<Buffer>, Vec<Over>) {
+        let buffers = sizes.iter().enumerate().map(|(i, &size)| Buffer { size, first: i, last: i + 1 }).collect();
+        let overs = (1..sizes.len()).zip(leads).map(|(i, &leads)| Over { output: i, input: i - 1, leads }).collect();
+        (buffers, overs)
     }
 
     proptest! {
@@ -285,16 +351,33 @@ mod tests {
         fn live_buffers_never_overlap(spec in proptest::collection::vec((1usize..500, 0usize..12, 0usize..5), 1..24)) {
             let buffers: Vec<Buffer> =
                 spec.iter().map(|&(size, first, span)| Buffer { size, first, last: (first + span).min(11) }).collect();
-            check(&buffers, 12);
+            check(&buffers, &[], 12);
         }
 
         #[test]
         fn chains_reach_the_bound(sizes in proptest::collection::vec(1usize..500, 2..20)) {
-            let buffers: Vec<Buffer> =
-                sizes.iter().enumerate().map(|(i, &size)| Buffer { size, first: i, last: i + 1 }).collect();
-            let placement = check(&buffers, sizes.len() + 1);
+            let (buffers, _) = chain(&sizes, &[]);
+            let placement = check(&buffers, &[], sizes.len() + 1);
             prop_assert_eq!(placement.arena, placement.lower_bound);
         }
+
+        #[test]
+        fn chains_keep_their_distances(
+            spec in proptest::collection::vec((1usize..500, 1usize..200, 1usize..200), 2..20),
+        ) {
+            let sizes: Vec<usize> = spec.iter().map(|&(size, ..)| size).collect();
+            let leads: Vec<[usize; 2]> = spec.iter().map(|&(_, before, behind)| [before, behind]).collect();
+            let (buffers, overs) = chain(&sizes, &leads);
+            let placement = check(&buffers, &overs, sizes.len() + 1);
+            prop_assert!(placement.arena <= place(&buffers, &[], sizes.len() + 1).arena);
+        }
+    }
+
+    #[test]
+    fn chains_of_equal_tensors_go_to_and_fro() {
+        let (buffers, overs) = chain(&[12544; 9], &[[1792, 1792]; 8]);
+        let placement = check(&buffers, &overs, 10);
+        assert_eq!((placement.arena, placement.lower_bound), (12544 + 1792, 12544 + 1792));
     }
 
     #[test]
@@ -305,12 +388,15 @@ mod tests {
             Buffer { size: 12544, first: 1, last: 2 },
             Buffer { size: 12544, first: 2, last: 3 },
         ];
-        let placement = check(&buffers, 4);
+        let placement = check(&buffers, &[], 4);
         assert_eq!((placement.arena, placement.lower_bound), (37632, 37632));
+        let over = Over { output: 3, input: 2, leads: [896, 896] };
+        let placement = check(&buffers, &[over], 4);
+        assert_eq!((placement.arena, placement.lower_bound), (25984, 25984));
     }
 
     #[test]
     fn nothing_takes_nothing() {
-        assert_eq!(place(&[], 0).arena, 0);
+        assert_eq!(place(&[], &[], 0).arena, 0);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use std::fmt;
 
+use equant_runtime::kernels::{Rows, leads};
 use equant_runtime::op::{ConstRef, OpKind, Params};
 use equant_runtime::plan::{BuildError, Builder, DType};
 
@@ -112,6 +113,8 @@ pub(super) struct Op {
     pub(super) macs: u64,
     /// Positions in `inputs` whose memory the output may take over exactly.
     pub(super) in_place: Vec<usize>,
+    /// Bytes that the output must begin before its one input, or else behind it, to lie over it.
+    pub(super) leads: Option<[usize; 2]>,
 }
 
 impl Op {
@@ -202,8 +205,23 @@ impl Program {
             | OpKind::RmsNorm => (0..inputs.len()).filter(|&i| self.may_take_over(inputs[i], output)).collect(),
             _ => Vec::new(),
         };
-        let name = name.to_owned();
-        self.ops.push(Op { kind: P::KIND, params: words, inputs, output, work: None, write, name, macs, in_place });
+        let (kind, params, name, work, leads) = (P::KIND, words, name.to_owned(), None, None);
+        self.ops.push(Op { kind, params, inputs, output, work, write, name, macs, in_place, leads });
+    }
+
+    /// The sizes of the first input of the last operator.
+    pub(super) fn input_dims(&self) -> Option<&[usize]> {
+        Some(&self.records[*self.ops.last()?.inputs.first()?].dims)
+    }
+
+    /// Lets the last operator write its output over its input, in bands of `height` of these rows.
+    pub(super) fn over(&mut self, rows: Rows, height: usize) {
+        let Some(op) = self.ops.last_mut() else { return };
+        let [x, y] = [op.inputs[0], op.output].map(|record| &self.storages[self.records[record].storage]);
+        // Bands are of one image.
+        if x.place == Place::Arena && x.len % rows.input == 0 && y.len % rows.output == 0 {
+            op.leads = leads(rows, [x.bytes() / rows.input, y.bytes() / rows.output], height);
+        }
     }
 
     /// Gives the last operator memory to work in.

@@ -225,6 +225,7 @@ fn apply(program: &mut Program, steps: &Steps) {
         body[at].inputs[i] = program.record(Record { storage: homes[slot], ..record });
         // Its old value is read in the next step.
         body[at].in_place.retain(|&input| input != i);
+        body[at].leads = None;
     }
     program.ops.append(&mut body);
     for (slot, &home) in &homes {

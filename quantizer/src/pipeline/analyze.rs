@@ -137,7 +137,8 @@ pub fn export(analysis: &Analysis, format: &Format, name: &str, strip: bool) -> 
     let outcome =
         analysis.outcome(format).map_err(|source| Error::Quantize { file: file.clone(), source: Box::new(source) })?;
     let bytes = onnx::to_bytes(&qdq::export(&analysis.graph, &outcome));
-    let (quantized, compiled) = compile_graph(onnx::from_bytes(&bytes, None, &file)?, &file, strip)?;
+    let options = crate::compile::Options { strip_names: strip, ..Default::default() };
+    let (quantized, compiled) = compile_graph(onnx::from_bytes(&bytes, None, &file)?, &file, &options)?;
     let run_error = |source| Error::run(&file, source);
     let outputs = super::output_names(&quantized);
     let simulation = exec::runner(&qdq::simulate(&quantized), &outputs, Default::default()).map_err(run_error)?;

@@ -22,7 +22,7 @@ pub(super) struct Instructions {
 impl Instructions {
     /// Estimates them from the plan of a quantized model. Only weights' widths count: activations take a byte each.
     pub(super) fn of(core: Core, graph: &Graph, outcome: &Outcome, file: &str) -> Result<Self, Error> {
-        let compiled = compile_graph(qdq::export(graph, outcome), file, false)?.1;
+        let compiled = compile_graph(qdq::export(graph, outcome), file, &Default::default())?.1;
         let image = AlignedBytes::from(&compiled.image[..]);
         let plan =
             Plan::<AllOperators>::parse(&image).map_err(|source| Error::Plan { file: file.to_owned(), source })?;

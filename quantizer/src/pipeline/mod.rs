@@ -276,10 +276,9 @@ fn prepared(mut graph: Graph, file: &str) -> Result<Graph, Error> {
 /// # Errors
 ///
 /// It cannot be prepared or compiled.
-pub fn compile_graph(graph: Graph, file: &str, strip_names: bool) -> Result<(Graph, Compiled), Error> {
+pub fn compile_graph(graph: Graph, file: &str, options: &crate::compile::Options) -> Result<(Graph, Compiled), Error> {
     let graph = prepared(graph, file)?;
-    let options = crate::compile::Options { strip_names, ..Default::default() };
-    let compiled = crate::compile::compile(&graph, &options)
+    let compiled = crate::compile::compile(&graph, options)
         .map_err(|source| Error::Compile { file: file.to_owned(), source: Box::new(source) })?;
     Ok((graph, compiled))
 }
@@ -316,7 +315,8 @@ pub fn quantize(request: &Request, progress: &dyn Progress) -> Result<Artifacts,
     let label = format!("{}.int8.onnx", stem(&request.model));
     let (quantized, compiled) = clock.step("compile", 0, |_| {
         // What is compiled and verified is what was written, read back.
-        compile_graph(onnx::from_bytes(&onnx, None, &label)?, &label, request.strip_names)
+        let options = crate::compile::Options { strip_names: request.strip_names, ..Default::default() };
+        compile_graph(onnx::from_bytes(&onnx, None, &label)?, &label, &options)
     })?;
     let mut memory = MemoryReport::of(&compiled.image, request.core)
         .map_err(|source| Error::Plan { file: format!("{}.plan", stem(&request.model)), source })?;

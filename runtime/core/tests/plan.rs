@@ -1,9 +1,11 @@
 //! The format: what the builder writes, parsing reads; every refusal has its reason.
 
-use equant_runtime::kernels::{filter_len, int4_len, pack_fully_connected, pack_int4, patches_len};
+use equant_runtime::kernels::{
+    Rows, band_height, conv2d_filter_len, filter_len, int4_len, leads, pack_fully_connected, pack_int4, patches_len,
+};
 use equant_runtime::op::{
-    AddParams, FourBit, FullyConnectedParams, LutParams, MatMulMaskSoftmaxParams, MatMulSoftmaxParams, OpKind, Params,
-    RequantizeParams, Words,
+    AddParams, Conv2dParams, FourBit, FullyConnectedParams, LutParams, MatMulMaskSoftmaxParams, MatMulSoftmaxParams,
+    OpKind, Params, RequantizeParams, Words,
 };
 use equant_runtime::operator::{AllOperators, OperatorSet};
 use equant_runtime::plan::{
@@ -386,4 +388,64 @@ fn builders_refuse_what_the_format_cannot_hold() {
     assert_eq!(builder.tensor(tensor(0)), Err(BuildError::TooManyRecords));
     (0..65536).for_each(|_| builder.input(0));
     assert_eq!(builder.finish(), Err(BuildError::TooManyRecords));
+}
+
+/// A convolution of three by three from the input at `x` to the output at `y`, both of 5 × 8 pixels of 4 channels.
+fn convolution(x: u32, y: u32) -> AlignedBytes {
+    let mut builder = Builder::new(Target::Portable);
+    let filter = conv2d_filter_len([3, 3], 4, 1, 1);
+    let [weights, bias] = [vec![3; 4 * filter], vec![0; 16]].map(|bytes: Vec<u8>| builder.constant(&bytes).unwrap());
+    let mantissas = builder.constant(&[0, 0, 0, 0x40].repeat(4)).unwrap();
+    let shifts = builder.constant(&[6; 4]).unwrap();
+    let image = |offset| TensorRecord { dims: [1, 5, 8, 4], ..tensor(offset) };
+    let words = patches_len(filter, 40) as u32;
+    let work = TensorRecord { dtype: DType::I32, rank: 1, dims: [words, 1, 1, 1], ..tensor(480) };
+    let [x, y, work] = [image(x), image(y), work].map(|record| builder.tensor(record).unwrap());
+    let (two, clamp) = ([1, 1], [-128, 127]);
+    let params = Conv2dParams {
+        kernel: [3, 3],
+        strides: two,
+        dilations: two,
+        pads: [1; 4],
+        groups: 1,
+        weights,
+        bias,
+        mantissas,
+        shifts,
+        clamp,
+    };
+    builder.op(&params, &[x], &[y, work], 1, None).unwrap();
+    builder.input(x);
+    builder.output(y);
+    builder.memory(480 + 4 * words, 0);
+    AlignedBytes::from(&builder.finish().unwrap()[..])
+}
+
+/// Runs a convolution of [`convolution`].
+fn convolved(image: &AlignedBytes) -> Result<Vec<u8>, Error> {
+    let mut arena = AlignedBytes::zeroed(arena_len(image));
+    let mut session: Session<'_, '_> = Session::new(Plan::parse(image)?, &mut arena)?;
+    for (i, x) in session.input_mut(0)?.iter_mut().enumerate() {
+        *x = (i * 37 % 256) as u8;
+    }
+    session.run()?;
+    Ok(session.output(0)?.to_vec())
+}
+
+#[test]
+fn outputs_lie_over_inputs_at_the_distances_that_bands_bear() -> Result<(), Error> {
+    let expected = convolved(&convolution(0, 160))?;
+    assert!(expected.iter().any(|&byte| byte != expected[0]));
+    // Bands of two rows read a row more on either side: three rows lie between them.
+    let rows = Rows { input: 5, output: 5, kernel: 3, stride: 1, dilation: 1, before: 1 };
+    assert_eq!(leads(rows, [32, 32], band_height([5, 8])), Some([96, 96]));
+    for y in (0..=320).step_by(4) {
+        let image = convolution(160, y);
+        if y.abs_diff(160) >= 96 {
+            assert_eq!(convolved(&image)?, expected, "{y}");
+        } else {
+            assert_eq!(refusal(&image), Error::at(Reason::Overlap, 0), "{y}");
+        }
+    }
+    Ok(())
 }

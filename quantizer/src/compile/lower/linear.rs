@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use equant_runtime::kernels::{
-    conv2d_filter_len, depthwise_conv2d_work_len, filter_len, int4_len, pack_conv_transpose2d, pack_conv2d,
-    pack_depthwise_conv2d, pack_fully_connected, pack_int4, patches_len,
+    Rows, band_height, conv2d_filter_len, depthwise_conv2d_band_height, depthwise_conv2d_work_len, filter_len,
+    int4_len, pack_conv_transpose2d, pack_conv2d, pack_depthwise_conv2d, pack_fully_connected, pack_int4, patches_len,
 };
 use equant_runtime::op::{
     ConstRef, Conv2dParams, ConvTranspose2dParams, DepthwiseConv2dParams, FourBit, FullyConnectedParams, Weighted,
@@ -379,6 +379,7 @@ impl<'g> Lowering<'g> {
                 let [x, y] = [self.image_record(&linear.x), self.window_record(y, rows, cols, outputs)];
                 self.weighted(&geometry.conv(groups, constants, clamp), four_bit, [x, y], name, linear.macs);
                 self.work(patches_len(linear.row(), rows.output * cols.output));
+                self.over(rows, band_height([rows.output, cols.output]));
             }
             Kernel::Transposed { rows, cols, groups } => {
                 let geometry = Geometry::new(rows, cols);
@@ -390,7 +391,9 @@ impl<'g> Lowering<'g> {
                 let [x, y] = [self.image_record(&linear.x), self.window_record(y, rows, cols, outputs)];
                 self.weighted(&geometry.depthwise(multiplier, constants, clamp), four_bit, [x, y], name, linear.macs);
                 let [kernel, strides] = [[rows.kernel, cols.kernel], [rows.stride, cols.stride]];
-                self.work(depthwise_conv2d_work_len(kernel, strides, [rows.output, cols.output]));
+                let outputs = [rows.output, cols.output];
+                self.work(depthwise_conv2d_work_len(kernel, strides, outputs));
+                self.over(rows, depthwise_conv2d_band_height(kernel, strides, outputs));
             }
             Kernel::FullyConnected { depth } => {
                 let rows = y.view.len() / outputs;
@@ -399,9 +402,20 @@ impl<'g> Lowering<'g> {
                 let params = FullyConnectedParams { weights, bias, mantissas, shifts, clamp };
                 self.weighted(&params, four_bit, [x, y], name, linear.macs);
                 self.work(patches_len(linear.row(), rows));
+                let of_pixels = Rows { input: rows, output: rows, kernel: 1, stride: 1, dilation: 1, before: 0 };
+                self.program.over(of_pixels, band_height([rows, 1]));
             }
         }
         Ok(())
+    }
+
+    /// Lets the last operator, which slides windows over an image, write its output over its input, in bands of rows.
+    pub(super) fn over(&mut self, rows: Window, height: usize) {
+        let Some(&[batch, input, ..]) = self.program.input_dims() else { return };
+        let Window { kernel, stride, dilation, pad_begin: before, output, .. } = rows;
+        if batch == 1 {
+            self.program.over(Rows { input, output, kernel, stride, dilation, before }, height);
+        }
     }
 
     /// Gives the last operator words to work in.

@@ -1,5 +1,6 @@
 //! Averages and maxima over windows.
 
+use equant_runtime::kernels::band_height;
 use equant_runtime::op::{AvgPool2dParams, MaxPool2dParams};
 
 use super::linear::Geometry;
@@ -58,6 +59,7 @@ impl<'g> Lowering<'g> {
         let [input, output] = [self.image_record(&x), self.image_record(&y)];
         let work = (y.view.len() * rows.kernel * cols.kernel) as u64;
         self.program.op(&params, vec![input], output, &node.name, work);
+        self.over(rows, band_height([rows.output, cols.output]));
         self.set(node.output(), Value::Operand(y))
     }
 
@@ -98,6 +100,7 @@ impl<'g> Lowering<'g> {
         let work = (y.view.len() * rows.kernel * cols.kernel) as u64;
         let [input, output] = [self.shaped_record(x, dims.clone()), self.window_record(y, *rows, *cols, dims[3])];
         self.program.op(&params, vec![input], output, name, work);
+        self.over(*rows, band_height([rows.output, cols.output]));
         Ok(())
     }
 }

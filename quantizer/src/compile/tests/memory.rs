@@ -4,7 +4,7 @@ use equant_runtime::kernels::{conv2d_filter_len, patches_len};
 use equant_runtime::op::OpKind;
 
 use super::super::Options;
-use super::{Net, check, compile_prepared};
+use super::{Net, check, compile_prepared, run};
 use crate::compile::cost::Core;
 use crate::graph::{Attr, DataType, Tensor};
 use crate::report::MemoryReport;
@@ -33,6 +33,27 @@ fn sums_are_written_over_an_operand() {
     let widest = 2 * tensor + 4 * patches_len(conv2d_filter_len([3, 3], 8, 1, 1), 12 * 12);
     assert_eq!((compiled.map.arena, compiled.map.arena_lower_bound), (widest, widest));
     assert_eq!(compiled.map.arena_note, None);
+}
+
+#[test]
+fn outputs_lie_over_inputs_if_wanted() {
+    let mut net = Net::new(1);
+    let mut x = net.input("x", &[1, 8, 12, 12]);
+    for _ in 0..3 {
+        let w = net.weights(&[8, 8, 3, 3], 0);
+        let y = net.node("Conv", &[&x, &w], &[("pads", Attr::Ints(vec![1; 4]))]);
+        x = net.q(&y, 0.09, 1, DataType::I8);
+    }
+    net.output(&x);
+    let apart = check(&mut net, 3.0);
+    let over = compile_prepared(&net.graph, &Options { small_arena: true, ..Options::default() }).unwrap();
+    // A tensor, and a few rows of twelve for the other.
+    let row = 8 * 12;
+    assert!(over.map.arena <= apart.map.arena - 8 * row, "{} of {}", over.map.arena, apart.map.arena);
+    assert_eq!(over.map.arena, over.map.arena_lower_bound);
+    let x: Vec<f32> = (0..12 * row).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+    let x = [x];
+    assert_eq!(run(&over.image, &x), run(&apart.image, &x));
 }
 
 #[test]

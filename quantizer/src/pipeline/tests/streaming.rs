@@ -181,6 +181,6 @@ fn a_plan_needs_a_state_and_its_output_alike() {
     let mut graph = onnx::from_bytes(&quantized.artifacts.onnx, None, "cell").unwrap();
     let scale = graph.initializers["h_in_scale"].scalar_f32().unwrap();
     graph.initializers.insert("h_in_scale".into(), Tensor::from_f32(&[], &[scale * 1.5]));
-    let reason = pipeline::compile_graph(graph, "cell", false).unwrap_err().to_string();
+    let reason = pipeline::compile_graph(graph, "cell", &Default::default()).unwrap_err().to_string();
     assert!(reason.contains("h_out") && reason.contains("--state h_out=h_in"), "{reason}");
 }

@@ -90,7 +90,7 @@ pub(super) fn quantize(model: &Graph, arrays: &[(&str, &[usize], Array)], edit: 
     edit(&mut request);
     let artifacts = pipeline::quantize(&request, &Silent).unwrap_or_else(|error| panic!("{error}"));
     let graph = onnx::from_bytes(&artifacts.onnx, None, "model.int8.onnx").expect("the file");
-    let (qdq, compiled) = pipeline::compile_graph(graph, "model.int8.onnx", false).expect("a plan");
+    let (qdq, compiled) = pipeline::compile_graph(graph, "model.int8.onnx", &Default::default()).expect("a plan");
     assert_eq!(compiled.image, artifacts.plan, "the file alone gives the plan");
     let plan = AlignedBytes::from(&artifacts.plan[..]);
     Quantized { folder, artifacts, qdq, plan }

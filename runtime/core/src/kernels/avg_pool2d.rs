@@ -1,5 +1,6 @@
 //! Average pooling.
 
+use super::bands::{self, Bands};
 use super::channels::Output;
 use super::memory::{self, BLOCK};
 #[cfg(mve)]
@@ -163,14 +164,20 @@ impl Operator for AvgPool2d {
         let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
         let pool = Pool::new(&memory::params(op)?, &x, &y)?;
         memory::check_clamp(pool.clamp, &y)?;
-        memory::check_disjoint(&x, &y)
+        bands::check([&x, &y], pool.window.batch, pool.window.rows, pool.window.band_height())
     }
 
     fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
         let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
-        let pool = Pool::new(&memory::params(op)?, &x, &y)?;
-        let (inputs, out) = memory::split(plan, arena, &y)?;
-        let mut out = Output::new(out, y.dtype);
-        pool.run(inputs.bytes(&x)?, &x, &mut out, i32::from(y.zero_point)).ok_or(Reason::OperatorShape)
+        let mut pool = Pool::new(&memory::params(op)?, &x, &y)?;
+        let bands = Bands::new([&x, &y], pool.window.rows, pool.window.band_height()).ok_or(Reason::OperatorShape)?;
+        for band in bands {
+            let (inputs, out) = memory::split_part(plan, arena, &y, band.y)?;
+            let mut out = Output::new(out, y.dtype);
+            pool.window.rows = band.rows;
+            let x_part = inputs.part(&x, band.x)?;
+            pool.run(x_part, &x, &mut out, i32::from(y.zero_point)).ok_or(Reason::OperatorShape)?;
+        }
+        Ok(())
     }
 }

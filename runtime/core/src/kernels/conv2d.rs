@@ -1,5 +1,6 @@
 //! 2-D convolution.
 
+use super::bands::{self, Bands};
 use super::channels::{Channels, Output};
 use super::linear::{Linear, Place, Rows, Source};
 use super::memory;
@@ -270,15 +271,21 @@ fn check<W: Width>(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
     let conv = Conv::<W>::new(&W::params(op)?, &x, &y, plan)?;
     conv.linear.channels.check(&y)?;
     memory::check_work(&work, patches_len(conv.linear.filter_len, conv.pixels()), [&x, &y])?;
-    memory::check_disjoint(&x, &y)
+    bands::check([&x, &y], conv.window.batch, conv.window.rows, conv.window.band_height())
 }
 
 fn run<W: Width>(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
     let (x, y, work) = (plan.input(op, 0)?, plan.output(op, 0)?, plan.output(op, 1)?);
-    let conv = Conv::<W>::new(&W::params(op)?, &x, &y, plan)?;
-    let (inputs, out, work) = memory::split_work(plan, arena, [&y, &work])?;
-    let mut out = Output::new(out, y.dtype);
-    conv.run(inputs.i8s(&x)?, x.zero_point as i8, work, &mut out).ok_or(Reason::OperatorShape)
+    let mut conv = Conv::<W>::new(&W::params(op)?, &x, &y, plan)?;
+    let bands = Bands::new([&x, &y], conv.window.rows, conv.window.band_height()).ok_or(Reason::OperatorShape)?;
+    for band in bands {
+        let (inputs, out, work) = memory::split_work(plan, arena, [&y, &work], band.y)?;
+        let mut out = Output::new(out, y.dtype);
+        conv.window.rows = band.rows;
+        let image = memory::as_i8(inputs.part(&x, band.x)?)?;
+        conv.run(image, x.zero_point as i8, work, &mut out).ok_or(Reason::OperatorShape)?;
+    }
+    Ok(())
 }
 
 by_width!(Conv2d Int8, Conv2dI4 Int4);

@@ -1,5 +1,6 @@
 //! Depthwise 2-D convolution.
 
+use super::bands::{self, Bands};
 use super::channels::{Channels, Output};
 use super::memory;
 #[cfg(mve)]
@@ -214,6 +215,12 @@ pub const fn depthwise_conv2d_work_len(kernel: [usize; 2], strides: [usize; 2], 
     Shape { kernel, strides, outputs }.words()
 }
 
+/// Output rows that a depthwise convolution computes at once where it writes over its input; sizes as for
+/// [`depthwise_conv2d_work_len`].
+pub const fn depthwise_conv2d_band_height(kernel: [usize; 2], strides: [usize; 2], outputs: [usize; 2]) -> usize {
+    Shape { kernel, strides, outputs }.band_height()
+}
+
 fn check<W: Width>(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
     memory::check_work_arity(op, 1)?;
     let (x, y, work) = (plan.input(op, 0)?, plan.output(op, 0)?, plan.output(op, 1)?);
@@ -221,15 +228,21 @@ fn check<W: Width>(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
     let conv = Depthwise::<W>::new(&W::params(op)?, &x, &y, plan)?;
     conv.channels.check(&y)?;
     memory::check_work(&work, conv.shape().words(), [&x, &y])?;
-    memory::check_disjoint(&x, &y)
+    bands::check([&x, &y], conv.window.batch, conv.window.rows, conv.shape().band_height())
 }
 
 fn run<W: Width>(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
     let (x, y, work) = (plan.input(op, 0)?, plan.output(op, 0)?, plan.output(op, 1)?);
-    let conv = Depthwise::<W>::new(&W::params(op)?, &x, &y, plan)?;
-    let (inputs, out, work) = memory::split_work(plan, arena, [&y, &work])?;
-    let mut out = Output::new(out, y.dtype);
-    conv.run(inputs.i8s(&x)?, x.zero_point as i8, work, &mut out).ok_or(Reason::OperatorShape)
+    let mut conv = Depthwise::<W>::new(&W::params(op)?, &x, &y, plan)?;
+    let bands = Bands::new([&x, &y], conv.window.rows, conv.shape().band_height()).ok_or(Reason::OperatorShape)?;
+    for band in bands {
+        let (inputs, out, work) = memory::split_work(plan, arena, [&y, &work], band.y)?;
+        let mut out = Output::new(out, y.dtype);
+        conv.window.rows = band.rows;
+        let image = memory::as_i8(inputs.part(&x, band.x)?)?;
+        conv.run(image, x.zero_point as i8, work, &mut out).ok_or(Reason::OperatorShape)?;
+    }
+    Ok(())
 }
 
 by_width!(DepthwiseConv2d Int8, DepthwiseConv2dI4 Int4);

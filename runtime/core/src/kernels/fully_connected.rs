@@ -1,10 +1,12 @@
 //! Matrix product with constant weights.
 
+use super::bands::{self, Bands, band_height};
 use super::channels::{Channels, Output};
 use super::linear::{Linear, Place, Rows};
 use super::memory;
 use super::patches::patches_len;
 use super::weights::{Int4, Int8, MAX_FILTER, Matrix, Width, by_width, filter_len};
+use super::window::Axis;
 use crate::error::Reason;
 use crate::op::FullyConnectedParams;
 use crate::plan::{OpView, Plan, TensorRecord};
@@ -51,16 +53,21 @@ fn check<W: Width>(op: &OpView<'_>, plan: &Plan<'_>) -> Result<(), Reason> {
     let product = Product::<W>::new(&W::params(op)?, &x, &y, plan)?;
     product.linear.channels.check(&y)?;
     memory::check_work(&work, patches_len(product.linear.filter_len, product.rows), [&x, &y])?;
-    memory::check_disjoint(&x, &y)
+    bands::check([&x, &y], 1, Axis::of_pixels(product.rows), band_height([product.rows, 1]))
 }
 
 fn run<W: Width>(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
     let (x, y, work) = (plan.input(op, 0)?, plan.output(op, 0)?, plan.output(op, 1)?);
     let Product { rows, depth, linear } = Product::<W>::new(&W::params(op)?, &x, &y, plan)?;
-    let (inputs, out, work) = memory::split_work(plan, arena, [&y, &work])?;
-    let mut out = Output::new(out, y.dtype);
+    let bands = Bands::new([&x, &y], Axis::of_pixels(rows), band_height([rows, 1])).ok_or(Reason::OperatorShape)?;
     let place = Place { pixel: 0, first: 0, end: linear.out_channels };
-    linear.run(&Rows { x: inputs.i8s(&x)?, depth }, rows, place, work, &mut out).ok_or(Reason::OperatorShape)
+    for band in bands {
+        let (inputs, out, work) = memory::split_work(plan, arena, [&y, &work], band.y)?;
+        let mut out = Output::new(out, y.dtype);
+        let source = Rows { x: memory::as_i8(inputs.part(&x, band.x)?)?, depth };
+        linear.run(&source, band.rows.output, place, work, &mut out).ok_or(Reason::OperatorShape)?;
+    }
+    Ok(())
 }
 
 by_width!(FullyConnected Int8, FullyConnectedI4 Int4);

@@ -1,13 +1,12 @@
 //! Maximum pooling.
 
+use super::bands::{self, Bands};
 use super::memory::{self, BLOCK};
 use super::window::{Axis, Taps, Window};
 use crate::error::Reason;
 use crate::op::{MaxPool2dParams, OpKind};
 use crate::operator::Operator;
-#[cfg(neon)]
-use crate::plan::DType;
-use crate::plan::{OpView, Plan};
+use crate::plan::{DType, OpView, Plan};
 
 /// `y = clamp(max x)` over the window's elements inside the input: exact.
 ///
@@ -81,6 +80,16 @@ fn run_bytes(window: &Window, clamp: [i32; 2], x: &[u8], y: &mut [u8]) -> Option
     run(window, clamp.map(|end| end as i8), load, store)
 }
 
+/// As [`run`] with elements of a type.
+fn run_any(window: &Window, clamp: [i32; 2], dtype: DType, x: &[u8], y: &mut [u8]) -> Option<()> {
+    #[cfg(neon)]
+    if dtype == DType::I8 {
+        return run_bytes(window, clamp, x, y);
+    }
+    let load = |at: usize, values: &mut [i32]| memory::load(x, dtype, at, values);
+    run(window, clamp, load, |at, values| memory::store(y, dtype, at, values))
+}
+
 impl Operator for MaxPool2d {
     const KIND: OpKind = OpKind::MaxPool2d;
 
@@ -94,20 +103,19 @@ impl Operator for MaxPool2d {
             return Err(Reason::OperatorShape);
         }
         memory::check_clamp(p.clamp, &y)?;
-        memory::check_disjoint(&x, &y)
+        bands::check([&x, &y], window.batch, window.rows, window.band_height())
     }
 
     fn run(op: &OpView<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Reason> {
         let (x, y) = (plan.input(op, 0)?, plan.output(op, 0)?);
         let p: MaxPool2dParams = memory::params(op)?;
         let window = Window::new(&x, &y, [p.kernel, p.strides, p.dilations], p.pads, false)?;
-        let (inputs, out) = memory::split(plan, arena, &y)?;
-        let (dtype, x) = (y.dtype, inputs.bytes(&x)?);
-        #[cfg(neon)]
-        if dtype == DType::I8 {
-            return run_bytes(&window, p.clamp, x, out).ok_or(Reason::OperatorShape);
+        let bands = Bands::new([&x, &y], window.rows, window.band_height()).ok_or(Reason::OperatorShape)?;
+        for band in bands {
+            let window = Window { rows: band.rows, ..window };
+            let (inputs, out) = memory::split_part(plan, arena, &y, band.y)?;
+            run_any(&window, p.clamp, y.dtype, inputs.part(&x, band.x)?, out).ok_or(Reason::OperatorShape)?;
         }
-        let load = |at: usize, values: &mut [i32]| memory::load(x, dtype, at, values);
-        run(&window, p.clamp, load, |at, values| memory::store(out, dtype, at, values)).ok_or(Reason::OperatorShape)
+        Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! Access to tensors in the arena and in the constants, and the checks that every operator shares.
 
+use core::ops::Range;
+
 use crate::error::Reason;
 use crate::op::{ConstRef, Params};
 use crate::plan::{DType, OpView, Plan, TensorRecord};
@@ -97,6 +99,17 @@ pub(crate) fn elements(tensor: &TensorRecord) -> usize {
     tensor.elements().unwrap_or(0) as usize
 }
 
+/// Bytes of a tensor. Parsing has made sure that they do not overflow.
+pub(crate) fn byte_len(tensor: &TensorRecord) -> usize {
+    tensor.byte_len().unwrap_or(0) as usize
+}
+
+/// First and one-past-last byte of a part of a tensor in its memory.
+fn range_of(tensor: &TensorRecord, part: Range<usize>) -> (usize, usize) {
+    let start = tensor.offset as usize;
+    (start.wrapping_add(part.start), start.wrapping_add(part.end))
+}
+
 /// First and one-past-last byte of a tensor in its memory.
 fn range(tensor: &TensorRecord) -> Result<(usize, usize), Reason> {
     let len = tensor.byte_len().ok_or(Reason::Tensor)?;
@@ -156,18 +169,29 @@ pub(crate) fn split<'a>(
     arena: &'a mut [u8],
     y: &TensorRecord,
 ) -> Result<(Inputs<'a>, &'a mut [u8]), Reason> {
-    let (start, end) = range(y)?;
+    split_part(plan, arena, y, 0..byte_len(y))
+}
+
+/// Takes the bytes `part` of the output out of the arena.
+pub(crate) fn split_part<'a>(
+    plan: &Plan<'a>,
+    arena: &'a mut [u8],
+    y: &TensorRecord,
+    part: Range<usize>,
+) -> Result<(Inputs<'a>, &'a mut [u8]), Reason> {
+    let (start, end) = range_of(y, part);
     let [before, y, after] = cut(arena, [start, end])?;
     Ok((Inputs { consts: plan.consts(), pieces: [(0, before), (end, after), (0, &[])] }, y))
 }
 
-/// Takes the output's bytes and those of words to work in out of the arena.
+/// Takes the bytes `part` of the output, and those of words to work in, out of the arena.
 pub(crate) fn split_work<'a>(
     plan: &Plan<'a>,
     arena: &'a mut [u8],
     [y, work]: [&TensorRecord; 2],
+    part: Range<usize>,
 ) -> Result<(Inputs<'a>, &'a mut [u8], &'a mut [u32]), Reason> {
-    let (y, work) = (range(y)?, range(work)?);
+    let (y, work) = (range_of(y, part), range(work)?);
     let (first, second) = if y <= work { (y, work) } else { (work, y) };
     let [arena, later, after] = cut(arena, [second.0, second.1])?;
     let [before, earlier, between] = cut(arena, [first.0, first.1])?;
@@ -196,7 +220,12 @@ pub(crate) fn check_work(work: &TensorRecord, words: usize, others: [&TensorReco
 impl<'a> Inputs<'a> {
     /// The bytes of an input.
     pub(crate) fn bytes(&self, x: &TensorRecord) -> Result<&'a [u8], Reason> {
-        let (start, end) = range(x)?;
+        self.part(x, 0..byte_len(x))
+    }
+
+    /// Bytes `part` of an input.
+    pub(crate) fn part(&self, x: &TensorRecord, part: Range<usize>) -> Result<&'a [u8], Reason> {
+        let (start, end) = range_of(x, part);
         if x.is_const() {
             return self.consts.get(start..end).ok_or(Reason::TensorBounds);
         }

@@ -8,6 +8,7 @@
 mod add;
 mod arg_max;
 mod avg_pool2d;
+mod bands;
 mod binary;
 mod channels;
 mod concat;
@@ -58,10 +59,13 @@ mod x86;
 pub use add::Add;
 pub use arg_max::ArgMax;
 pub use avg_pool2d::AvgPool2d;
+pub use bands::{Rows, band_height, leads};
 pub use concat::Concat;
 pub use conv_transpose2d::{ConvTranspose2d, ConvTranspose2dI4, pack_conv_transpose2d};
 pub use conv2d::{Conv2d, Conv2dI4, conv2d_filter_len, pack_conv2d};
-pub use depthwise_conv2d::{DepthwiseConv2d, DepthwiseConv2dI4, depthwise_conv2d_work_len, pack_depthwise_conv2d};
+pub use depthwise_conv2d::{
+    DepthwiseConv2d, DepthwiseConv2dI4, depthwise_conv2d_band_height, depthwise_conv2d_work_len, pack_depthwise_conv2d,
+};
 pub use div::Div;
 pub use fully_connected::{FullyConnected, FullyConnectedI4, pack_fully_connected};
 pub use gather::Gather;

@@ -96,8 +96,7 @@ pub(super) fn run_sums(
     scales: &Scales,
 ) -> Result<(), Reason> {
     let (zero_point, (low, high)) = (i32::from(y.zero_point), y.range());
-    let (_, y, x) = memory::split_work(plan, arena, [y, x])?;
-    let y = y.get_mut(start..start.wrapping_add(len)).ok_or(Reason::OperatorShape)?;
+    let (_, y, x) = memory::split_work(plan, arena, [y, x], start..start.wrapping_add(len))?;
     let max = x.iter().take(len).fold(i32::MIN, |max, &x| max.max(x as i32));
     let sum = powers(x, y, max as u32, scales.exponent);
     let (q, shift) = scales.row_factor(sum);

@@ -2,11 +2,12 @@
 
 use core::num::NonZeroUsize;
 
+use super::bands::band_height;
 use crate::error::Reason;
 use crate::plan::TensorRecord;
 
 /// One spatial axis of a sliding window.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Axis {
     pub(crate) input: usize,
     pub(crate) output: usize,
@@ -75,7 +76,6 @@ impl Axis {
     }
 
     /// Windows of one element each.
-    #[cfg(x86)]
     pub(crate) fn of_pixels(count: usize) -> Self {
         let dilation = NonZeroUsize::MIN;
         Self { input: count, output: count, kernel: 1, stride: 1, dilation, before: 0, after: 0 }
@@ -96,10 +96,14 @@ impl Axis {
         if first < end { Taps { first, end, start } } else { Taps { first: end, end, start: 0 } }
     }
 
+    /// Elements that a window reaches over.
+    pub(crate) fn extent(&self) -> usize {
+        self.kernel.wrapping_sub(1).wrapping_mul(self.dilation.get()).wrapping_add(1)
+    }
+
     /// The windows that lie inside the input: the first, and how many.
     pub(crate) fn inside(&self) -> [usize; 2] {
-        let extent = self.kernel.wrapping_sub(1).wrapping_mul(self.dilation.get());
-        let Some(last) = self.input.wrapping_add(self.before).checked_sub(extent.wrapping_add(1)) else {
+        let Some(last) = self.input.wrapping_add(self.before).checked_sub(self.extent()) else {
             return [0, 0];
         };
         let first = self.before.wrapping_add(self.stride).wrapping_sub(1).checked_div(self.stride).unwrap_or(0);
@@ -148,6 +152,11 @@ impl Window {
             in_channels: c as usize,
             out_channels: y_c as usize,
         })
+    }
+
+    /// Rows that are computed at once where tensors overlap.
+    pub(crate) fn band_height(&self) -> usize {
+        band_height([self.rows.output, self.cols.output])
     }
 
     /// Taps of a window, or `None` if they overflow.

@@ -149,6 +149,8 @@ pub(crate) struct Case {
     last: Option<u16>,
     /// Index, offset and length of the second output.
     work: Option<(u16, u32, u32)>,
+    /// Where the output lies over an input.
+    over: Option<u32>,
     end: u32,
 }
 
@@ -163,6 +165,7 @@ impl Case {
             offsets: Vec::new(),
             last: None,
             work: None,
+            over: None,
             end: 8,
         }
     }
@@ -257,6 +260,20 @@ impl Case {
         if self.kind == P::FOUR_BIT { self.finish(&FourBit(*params), output) } else { self.finish(params, output) }
     }
 
+    /// Adds an input of noise that `output` may lie over: by one of the distances of `leads`, or a little more. Everything
+    /// that is added later lies behind both.
+    pub(crate) fn input_under(&mut self, draws: &mut Draws, x: &Spec, output: &Spec, leads: Option<[usize; 2]>) {
+        let way = draws.range(0, 3);
+        let Some(leads) = leads.filter(|_| way > 1) else { return self.random_input(x, draws) };
+        let [before, behind] = leads.map(|lead| (lead as u32 + 4 * draws.range(0, 3)).next_multiple_of(4));
+        let start = self.end;
+        let (input, over) = if way == 2 { (start + before, start) } else { (start, start + behind) };
+        self.end = input;
+        self.input(x, draws.bytes(x.dtype, x.elements()));
+        self.over = Some(over);
+        self.end = self.end.max(over + output.byte_len().next_multiple_of(4) + 8);
+    }
+
     /// Adds an operator that runs before the one tested, which reads none of its inputs; its output takes the place of
     /// input `i`.
     pub(crate) fn before<P: Params>(&mut self, params: &P, output: &Spec, i: usize) -> u32 {
@@ -268,9 +285,9 @@ impl Case {
         offset
     }
 
-    /// Adds the operator, its output in a place of its own.
+    /// Adds the operator, its output in a place of its own, or over its input ([`Self::input_under`]).
     pub(crate) fn finish<P: Params>(mut self, params: &P, output: &Spec) -> Self {
-        let offset = self.place(output);
+        let offset = self.over.unwrap_or_else(|| self.place(output));
         self.finish_at(params, output, offset)
     }
 

@@ -1,5 +1,6 @@
 //! Cases of matrix products, element-wise operators and normalizations.
 
+use equant_runtime::kernels::{Rows, band_height, leads};
 use equant_runtime::op::{
     AddParams, DivParams, FullyConnectedParams, LayerNormParams, LogSoftmaxParams, LutParams, MatMulMaskSoftmaxParams,
     MatMulParams, MatMulSoftmaxParams, MulParams, OpKind, Params, RepeatParams, RequantizeParams, RmsNormParams,
@@ -11,7 +12,7 @@ use super::windows::Channels;
 use super::{Case, Draws, Spec};
 
 pub(crate) fn fully_connected(draws: &mut Draws, kind: OpKind) -> Case {
-    let sizes = [draws.range(1, 9), draws.range(1, 70), draws.range(1, 11)];
+    let sizes = [draws.range(1, 40), draws.range(1, 70), draws.range(1, 11)];
     fully_connected_of(draws, kind, sizes)
 }
 
@@ -21,7 +22,10 @@ pub(crate) fn fully_connected_of(draws: &mut Draws, kind: OpKind, [rows, depth, 
     let x = Spec::new(DType::I8, &[1, rows, depth], draws.zero_point(DType::I8));
     let dtype = draws.dtype();
     let y = Spec::new(dtype, &[rows, outputs], draws.zero_point(dtype));
-    case.random_input(&x, draws);
+    let count = rows as usize;
+    let pixels = Rows { input: count, output: count, kernel: 1, stride: 1, dilation: 1, before: 0 };
+    let row_len = [depth as usize, outputs as usize * dtype.size()];
+    case.input_under(draws, &x, &y, leads(pixels, row_len, band_height([count, 1])));
     let weights = case.filters(draws, outputs, [1, depth]);
     let channels = Channels::draw(draws, outputs, depth);
     let params = FullyConnectedParams {

@@ -1,6 +1,6 @@
 //! Cases of the operators with sliding windows.
 
-use equant_runtime::kernels::depthwise_conv2d_work_len;
+use equant_runtime::kernels::{Rows, band_height, depthwise_conv2d_band_height, depthwise_conv2d_work_len, leads};
 use equant_runtime::op::{
     AvgPool2dParams, Conv2dParams, ConvTranspose2dParams, DepthwiseConv2dParams, MaxPool2dParams, OpKind,
     Resize2dParams,
@@ -70,6 +70,21 @@ impl Geometry {
         self.rows.kernel * self.cols.kernel
     }
 
+    /// How the output may lie over the input, in bands of `height` rows.
+    fn leads(&self, x: &Spec, y: &Spec, height: usize) -> Option<[usize; 2]> {
+        let Axis { input, output, kernel, stride, dilation, pads: [before, _] } = self.rows;
+        let [input, output, kernel, stride, dilation, before] =
+            [input, output, kernel, stride, dilation, before].map(|size| size as usize);
+        let rows = Rows { input, output, kernel, stride, dilation, before };
+        let row_len = [x.byte_len() as usize / input, y.byte_len() as usize / output];
+        if self.batch == 1 { leads(rows, row_len, height) } else { None }
+    }
+
+    /// As [`Self::leads`], in bands of the usual height.
+    fn usual_leads(&self, x: &Spec, y: &Spec) -> Option<[usize; 2]> {
+        self.leads(x, y, band_height([self.rows.output as usize, self.cols.output as usize]))
+    }
+
     fn input(&self, channels: u32) -> [u32; 4] {
         [self.batch, self.rows.input, self.cols.input, channels]
     }
@@ -116,7 +131,7 @@ pub(crate) fn conv2d_of(
     let x = Spec::new(DType::I8, &g.input(inputs), draws.zero_point(DType::I8));
     let dtype = draws.dtype();
     let y = Spec::new(dtype, &g.output(outputs), draws.zero_point(dtype));
-    case.random_input(&x, draws);
+    case.input_under(draws, &x, &y, g.usual_leads(&x, &y));
     let joined = groups == 1 && g.cols.dilation == 1;
     let segments = if joined { [g.rows.kernel, g.cols.kernel * depth] } else { [g.taps(), depth] };
     let weights = case.filters(draws, outputs, segments);
@@ -151,7 +166,10 @@ pub(crate) fn depthwise_conv2d_of(draws: &mut Draws, kind: OpKind, g: &Geometry,
     let x = Spec::new(DType::I8, &g.input(inputs), draws.zero_point(DType::I8));
     let dtype = draws.dtype();
     let y = Spec::new(dtype, &g.output(outputs), draws.zero_point(dtype));
-    case.random_input(&x, draws);
+    let sizes = [g.pair(|axis| axis.kernel), g.pair(|axis| axis.stride), g.pair(|axis| axis.output)];
+    let [kernel, strides, pixels] = sizes.map(|pair| pair.map(|size| size as usize));
+    let height = depthwise_conv2d_band_height(kernel, strides, pixels);
+    case.input_under(draws, &x, &y, g.leads(&x, &y, height));
     let weights = case.weights(draws, g.taps(), outputs);
     let channels = Channels::draw(draws, outputs, g.taps());
     let params = DepthwiseConv2dParams {
@@ -166,9 +184,7 @@ pub(crate) fn depthwise_conv2d_of(draws: &mut Draws, kind: OpKind, g: &Geometry,
         shifts: case.constant(&channels.shifts),
         clamp: draws.clamp(dtype),
     };
-    let sizes = [g.pair(|axis| axis.kernel), g.pair(|axis| axis.stride), g.pair(|axis| axis.output)];
-    let [kernel, strides, outputs] = sizes.map(|pair| pair.map(|size| size as usize));
-    let words = depthwise_conv2d_work_len(kernel, strides, outputs);
+    let words = depthwise_conv2d_work_len(kernel, strides, pixels);
     case.work(&Spec::new(DType::I32, &[words as u32], 0));
     case.finish_weighted(&params, &y)
 }
@@ -219,7 +235,7 @@ pub(crate) fn avg_pool2d(draws: &mut Draws) -> Case {
     let (x_dtype, dtype) = (draws.narrow_dtype(), draws.dtype());
     let x = Spec::new(x_dtype, &g.input(channels), draws.zero_point(x_dtype));
     let y = Spec::new(dtype, &g.output(channels), draws.zero_point(dtype));
-    case.random_input(&x, draws);
+    case.input_under(draws, &x, &y, g.usual_leads(&x, &y));
     let (mantissa, shift) = draws.multiplier(0);
     let params = AvgPool2dParams {
         kernel: g.pair(|axis| axis.kernel),
@@ -239,7 +255,8 @@ pub(crate) fn max_pool2d(draws: &mut Draws) -> Case {
     let channels = draws.pick(&[1, 3, 64, 65, 130]);
     let dtype = draws.dtype();
     let zero_point = draws.zero_point(dtype);
-    case.random_input(&Spec::new(dtype, &g.input(channels), zero_point), draws);
+    let [x, y] = [g.input(channels), g.output(channels)].map(|shape| Spec::new(dtype, &shape, zero_point));
+    case.input_under(draws, &x, &y, g.usual_leads(&x, &y));
     let params = MaxPool2dParams {
         kernel: g.pair(|axis| axis.kernel),
         strides: g.pair(|axis| axis.stride),
@@ -247,7 +264,7 @@ pub(crate) fn max_pool2d(draws: &mut Draws) -> Case {
         pads: g.pads(),
         clamp: draws.clamp(dtype),
     };
-    case.finish(&params, &Spec::new(dtype, &g.output(channels), zero_point))
+    case.finish(&params, &y)
 }
 
 /// Rows and columns from anywhere, with weights of any size.

@@ -14,6 +14,7 @@ use bytes::{Cell, cell, cells, cells_apart};
 #[cfg(not(scalar))]
 use pairs::{Cell, cell, cells, cells_apart};
 
+use super::bands;
 use super::channels::{Channels, Output};
 
 /// Channels of a strip.
@@ -50,6 +51,11 @@ impl Shape {
     /// Rows of a strip.
     const fn rows(&self) -> usize {
         if self.whole() { self.read(0) } else { self.kernel[0] }
+    }
+
+    /// Output rows of a band (see [`bands`]): one, where a strip of several would have more rows than a strip has.
+    pub(crate) const fn band_height(&self) -> usize {
+        if self.whole() { bands::band_height(self.outputs) } else { 1 }
     }
 
     /// Words of work memory.
