@@ -13,8 +13,11 @@ fn peak_kib(program: &Path, samples: &Path, out: &Path) -> u64 {
     equant_tests::peak::of(command)
 }
 
-/// The command, built by the same cargo call as this test, or now.
+/// The command: that of `EQUANT_PROGRAM`, for who has built it already, or built now.
 fn program() -> std::path::PathBuf {
+    if let Some(program) = std::env::var_os("EQUANT_PROGRAM") {
+        return program.into();
+    }
     let folder = std::env::current_exe().expect("the path of this test");
     let folder = folder.parent().and_then(Path::parent).expect("target/PROFILE/deps");
     let status = Command::new(env!("CARGO"))

@@ -136,6 +136,14 @@ struct Check<'a> {
 
 type Checked = Result<(), String>;
 
+/// Whether an operator has two operands.
+fn is_of_two(op_type: &str) -> bool {
+    matches!(
+        op_type,
+        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Min" | "Max" | "PRelu" | "MatMul" | "Gemm" | "Conv" | "ConvTranspose"
+    )
+}
+
 impl Check<'_> {
     fn constant(&self, node: &Node, i: usize) -> Option<&Tensor> {
         self.graph.initializers.get(node.input(i)?)
@@ -168,6 +176,10 @@ impl Check<'_> {
         let empty = |name: &&String| self.shapes.types.get(*name).is_some_and(|kind| kind.shape.contains(&0));
         if let Some(name) = node.outputs.iter().find(empty) {
             return Err(format!("its output `{name}` has no elements"));
+        }
+        let operands = if is_of_two(&node.op_type) { 2 } else { 1 };
+        if (0..operands).any(|i| node.input(i).is_none()) {
+            return Err(format!("it lacks one of its first {operands} inputs"));
         }
         if node.inputs.iter().all(|name| self.graph.initializers.contains_key(name)) {
             return Err("all its inputs are constants, and it could not be folded".into());
