@@ -181,6 +181,14 @@ impl Check<'_> {
         if (0..operands).any(|i| node.input(i).is_none()) {
             return Err(format!("it lacks one of its first {operands} inputs"));
         }
+        if let Some((i, constant)) = (0..operands).find_map(|i| Some((i, self.constant(node, i)?)))
+            && operands == 2
+            && node.op_type != "Pow"
+            && !constant.dtype.is_float()
+            && self.shapes.types.get(&node.inputs[1 - i]).is_some_and(|other| other.dtype.is_float())
+        {
+            return Err(format!("its constant `{}` is not of floats, as its other operand is", node.inputs[i]));
+        }
         if node.inputs.iter().all(|name| self.graph.initializers.contains_key(name)) {
             return Err("all its inputs are constants, and it could not be folded".into());
         }
