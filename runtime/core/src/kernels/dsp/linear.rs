@@ -3,7 +3,7 @@
 use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 
-use super::extension;
+use super::{extension, pair_by_4, quad_by_4};
 use crate::kernels::channels::Output;
 use crate::kernels::linear::{Linear, Place};
 use crate::kernels::patches::{HEADER, PIXELS};
@@ -162,32 +162,10 @@ fn sums(words: &[u32], pixels: usize) -> [u32; HEADER] {
     totals
 }
 
-/// Multiplies a pair of weights in r9 with four pixels.
-macro_rules! pair_by_4 {
-    () => {
-        "ldm r10!, {{r4, r5, r6, r7}}
-         smlad r0, r9, r4, r0
-         smlad r1, r9, r5, r1
-         smlad r2, r9, r6, r2
-         smlad r3, r9, r7, r3"
-    };
-}
-
 /// Multiplies the next octet of weights with four pixels; leaves the flags.
 macro_rules! octet_by_4 {
     () => {
-        concat!(
-            "ldr r8, [r11], #4\n",
-            "sxtb16 r9, r8\n",
-            pair_by_4!(),
-            "\nsxtb16 r9, r8, ror #8\n",
-            pair_by_4!(),
-            "\nldr r8, [r11], #4\n",
-            "sxtb16 r9, r8\n",
-            pair_by_4!(),
-            "\nsxtb16 r9, r8, ror #8\n",
-            pair_by_4!(),
-        )
+        concat!(quad_by_4!(), "\n", quad_by_4!())
     };
 }
 

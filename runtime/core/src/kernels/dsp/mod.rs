@@ -36,6 +36,31 @@ macro_rules! extension {
 
 use extension;
 
+/// Multiplies the pair of numbers in r9 with those of four columns, words at r10, added to r0 to r3.
+macro_rules! pair_by_4 {
+    () => {
+        "ldm r10!, {{r4, r5, r6, r7}}
+         smlad r0, r9, r4, r0
+         smlad r1, r9, r5, r1
+         smlad r2, r9, r6, r2
+         smlad r3, r9, r7, r3"
+    };
+}
+use pair_by_4;
+
+/// Multiplies the next four bytes at r11 with four columns; leaves the flags.
+macro_rules! quad_by_4 {
+    () => {
+        concat!(
+            "ldr r8, [r11], #4\nsxtb16 r9, r8\n",
+            $crate::kernels::dsp::pair_by_4!(),
+            "\nsxtb16 r9, r8, ror #8\n",
+            $crate::kernels::dsp::pair_by_4!(),
+        )
+    };
+}
+use quad_by_4;
+
 /// Elements 0 and 2 of a quad, and elements 1 and 3.
 #[inline(always)]
 pub(super) fn widened(quad: [i8; 4]) -> [u32; 2] {

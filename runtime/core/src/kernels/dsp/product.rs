@@ -4,7 +4,7 @@ use core::arch::{asm, naked_asm};
 use core::mem::offset_of;
 use core::ops::Range;
 
-use super::{extension, widened};
+use super::{extension, quad_by_4, widened};
 
 /// Vectors that are widened together.
 pub(in crate::kernels) const TOGETHER: usize = 4;
@@ -178,24 +178,6 @@ fn multiply_inside(words: &[[u32; TOGETHER]], filters: &[i8], apart: usize, sums
     unsafe { kernel(&raw mut block) };
 }
 
-/// Multiplies a pair of elements in r9 with four vectors.
-macro_rules! pair {
-    () => {
-        "ldm r10!, {{r4, r5, r6, r7}}
-         smlad r0, r9, r4, r0
-         smlad r1, r9, r5, r1
-         smlad r2, r9, r6, r2
-         smlad r3, r9, r7, r3"
-    };
-}
-
-/// Multiplies the next quad of a filter with four vectors; leaves the flags.
-macro_rules! quad {
-    () => {
-        concat!("ldr r8, [r11], #4\nsxtb16 r9, r8\n", pair!(), "\nsxtb16 r9, r8, ror #8\n", pair!())
-    };
-}
-
 /// 28 instructions for 32 products.
 #[unsafe(naked)]
 unsafe extern "C" fn kernel(block: *mut Block) {
@@ -214,11 +196,11 @@ unsafe extern "C" fn kernel(block: *mut Block) {
         "ldr r12, [lr, #{quads}]",
         "lsrs r12, r12, #1",
         "bcc 3f",
-        quad!(),
+        quad_by_4!(),
         "beq 4f",
         "3:",
-        quad!(),
-        quad!(),
+        quad_by_4!(),
+        quad_by_4!(),
         "subs r12, r12, #1",
         "bne 3b",
         "4:",
